@@ -1,0 +1,256 @@
+"""The contract: columns and types of every table that passes between rules.
+
+`write_table` checks before anything is on disk and names the column and the first bad row; `read_table` checks again,
+because a file may have been touched by other hands.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from marginbench.errors import UserError
+from marginbench.files import atomic_path
+
+MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+TOKENS = pa.list_(pa.int32())
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its type, whether a value may be missing, and what it holds."""
+
+    type: pa.DataType
+    doc: str
+    nullable: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One kind of file: its columns in order, the columns that identify a row, and what a row is."""
+
+    name: str
+    row: str
+    key: tuple[str, ...]
+    columns: dict[str, Column]
+
+    def schema(self) -> pa.Schema:
+        """The Arrow schema, in column order."""
+        return pa.schema([pa.field(name, column.type, column.nullable) for name, column in self.columns.items()])
+
+
+def _columns(**columns: Column) -> dict[str, Column]:
+    return columns
+
+
+STRING, FLOAT, INT, BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+
+TEXTS = Table(
+    "texts",
+    "a text of a corpus with the role it plays",
+    ("text_id",),
+    _columns(
+        text_id=Column(STRING, "content hash of role, prompt and completion"),
+        role=Column(STRING, "sft | prompt | eval | perplexity; no text has two roles"),
+        prompt=Column(MESSAGES, "prompt as messages; a plain prompt is one message of role `text`"),
+        completion=Column(STRING, "the text that followed the prompt in the source"),
+        label=Column(INT, "sentiment label of the source review (0 or 1), if there is one", nullable=True),
+        source_row=Column(INT, "row number in the source, counted from 0"),
+    ),
+)
+
+CANDIDATES = Table(
+    "candidates",
+    "an answer sampled from the SFT start",
+    ("prompt_id", "sample"),
+    _columns(
+        prompt_id=Column(STRING, "text_id of the prompt"),
+        sample=Column(INT, "number of the sample, from 0"),
+        text=Column(STRING, "the answer"),
+        n_tokens=Column(INT, "generated tokens, the end token not counted"),
+        finish_reason=Column(STRING, "stop | length"),
+    ),
+)
+
+PAIRS = Table(
+    "pairs",
+    "a preference pair",
+    ("pair_id",),
+    _columns(
+        pair_id=Column(STRING, "content hash of prompt, chosen and rejected"),
+        prompt_id=Column(STRING, "content hash of the prompt"),
+        prompt=Column(MESSAGES, "prompt as messages; a plain prompt is one message of role `text`"),
+        chosen=Column(STRING, "preferred answer"),
+        rejected=Column(STRING, "other answer"),
+        chosen_ended=Column(BOOL, "whether the answer is complete, so that training appends the end token"),
+        rejected_ended=Column(BOOL, "the same for the other answer"),
+        split=Column(STRING, "train | holdout (reward model accuracy); by prompt"),
+        source=Column(STRING, "where the pair comes from"),
+        score_chosen=Column(FLOAT, "ground-truth score or dataset rating", nullable=True),
+        score_rejected=Column(FLOAT, "ground-truth score or dataset rating", nullable=True),
+    ),
+)
+
+PAIR_TOKENS = Table(
+    "pair_tokens",
+    "a tokenised preference pair",
+    ("pair_id",),
+    _columns(
+        pair_id=Column(STRING, "as in pairs"),
+        split=Column(STRING, "as in pairs"),
+        prompt_ids=Column(TOKENS, "token ids of the prompt, template and at most one BOS included"),
+        chosen_ids=Column(TOKENS, "token ids of the preferred answer, end token included if it ended"),
+        rejected_ids=Column(TOKENS, "token ids of the other answer"),
+    ),
+)
+
+REFERENCE = Table(
+    "reference",
+    "a pair's log-probabilities under the frozen reference",
+    ("pair_id",),
+    _columns(
+        pair_id=Column(STRING, "as in pairs"),
+        ref_chosen_logp=Column(FLOAT, "sum over the answer's tokens, nats"),
+        ref_rejected_logp=Column(FLOAT, "sum over the answer's tokens, nats"),
+        chosen_len=Column(INT, "tokens that are summed over"),
+        rejected_len=Column(INT, "tokens that are summed over"),
+        cache_key=Column(STRING, "hash of model weights, template, tokenised pairs, max_length and dtype"),
+    ),
+)
+
+MARGINS = Table(
+    "margins",
+    "a pair's scores by one scorer",
+    ("pair_id",),
+    _columns(
+        pair_id=Column(STRING, "as in pairs"),
+        score_chosen=Column(FLOAT, "score of the preferred answer"),
+        score_rejected=Column(FLOAT, "score of the other answer"),
+        margin=Column(FLOAT, "score_chosen - score_rejected, signed"),
+        scorer=Column(STRING, "scorer id"),
+        scorer_hash=Column(STRING, "hash of the scorer's weights"),
+    ),
+)
+
+TRAIN_LOG = Table(
+    "train",
+    "a logged quantity of an optimiser step",
+    ("step", "quantity"),
+    _columns(
+        step=Column(INT, "optimiser step, from 1"),
+        quantity=Column(STRING, "loss, learning_rate, reward_margin, reward_accuracy, and what the method logs"),
+        value=Column(FLOAT, "its value, mean over the optimiser batch"),
+    ),
+)
+
+ANSWER_SCORES = Table(
+    "answer_scores",
+    "an answer with its measured properties",
+    ("answer_id",),
+    _columns(
+        answer_id=Column(STRING, "as in the answers file"),
+        question_id=Column(STRING, "as in the answers file"),
+        true_reward=Column(FLOAT, "ground-truth reward of prompt + answer", nullable=True),
+        kl=Column(FLOAT, "log-ratio of policy and reference on the sampled answer, nats", nullable=True),
+        n_tokens=Column(INT, "generated tokens"),
+        n_chars=Column(INT, "characters"),
+        repeated_trigrams=Column(FLOAT, "share of word trigrams that occurred before in the answer", nullable=True),
+        truncated=Column(BOOL, "the answer met the token limit"),
+    ),
+)
+
+METRICS = Table(
+    "metrics",
+    "one measured value of one run",
+    ("study", "dataset", "model", "method", "seed", "generation", "metric", "judge"),
+    _columns(
+        study=Column(STRING, "study id"),
+        dataset=Column(STRING, "dataset id"),
+        model=Column(STRING, "model id"),
+        method=Column(STRING, "entry of the comparison"),
+        seed=Column(INT, "training seed"),
+        generation=Column(STRING, "generation id; empty where no text was generated"),
+        metric=Column(STRING, "what was measured; see results/README.md"),
+        judge=Column(STRING, "judge id; empty where no judge was asked"),
+        value=Column(FLOAT, "the value; null when it could not be measured", nullable=True),
+        se=Column(FLOAT, "standard error over items within this run", nullable=True),
+        n=Column(INT, "items behind the value"),
+        spec_hash=Column(STRING, "hash of the run's spec.json"),
+    ),
+)
+
+ALL_TABLES = (TEXTS, CANDIDATES, PAIRS, PAIR_TOKENS, REFERENCE, MARGINS, TRAIN_LOG, ANSWER_SCORES, METRICS)
+
+
+def check_table(frame: pd.DataFrame, table: Table, where: str) -> pa.Table:
+    """Arrow table of a frame that keeps the contract.
+
+    Raises UserError naming the column and the first bad row: missing or unknown columns, wrong types, missing or
+    infinite values where none may be, repeated keys.
+    """
+    missing = [name for name in table.columns if name not in frame.columns]
+    unknown = [name for name in frame.columns if name not in table.columns]
+    if missing or unknown:
+        raise UserError(
+            f"{where}: not a `{table.name}` table: "
+            + "; ".join(
+                ([f"missing column {', '.join(missing)}"] if missing else [])
+                + ([f"unknown column {', '.join(unknown)}"] if unknown else [])
+            )
+        )
+    frame = frame[list(table.columns)].reset_index(drop=True)
+    arrays = []
+    for name, column in table.columns.items():
+        try:
+            array = pa.array(frame[name], type=column.type, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            bad = next((i for i, value in enumerate(frame[name]) if not _converts(value, column.type)), 0)
+            raise UserError(f"{where}: column `{name}`, row {bad}: not a {column.type} ({error})") from error
+        if isinstance(array, pa.ChunkedArray):
+            array = array.combine_chunks()
+        if array.null_count and not column.nullable:
+            row = next(i for i, value in enumerate(array) if not value.is_valid)
+            raise UserError(f"{where}: column `{name}`, row {row}: a value is missing")
+        if pa.types.is_floating(column.type):
+            values = array.to_pandas()
+            infinite = values[values.isin([float("inf"), float("-inf")])]
+            if len(infinite):
+                raise UserError(f"{where}: column `{name}`, row {infinite.index[0]}: the value is infinite")
+        arrays.append(array)
+    repeated = frame.duplicated(list(table.key))
+    if repeated.any():
+        row = int(repeated.to_numpy().argmax())
+        key = ", ".join(f"{name}={frame.at[row, name]!r}" for name in table.key)
+        raise UserError(f"{where}: row {row} repeats the key {key}")
+    return pa.Table.from_arrays(arrays, schema=table.schema())
+
+
+def _converts(value: object, kind: pa.DataType) -> bool:
+    try:
+        pa.array([value], type=kind, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return False
+    return True
+
+
+def write_table(frame: pd.DataFrame, path: str | Path, table: Table) -> None:
+    """Check a frame against its contract and write it as parquet, atomically."""
+    arrow = check_table(frame, table, str(path))
+    with atomic_path(path) as temporary:
+        pq.write_table(arrow, temporary, compression="zstd")
+
+
+def read_table(path: str | Path, table: Table) -> pd.DataFrame:
+    """Read a parquet file and check it against its contract; list columns come back as Python lists."""
+    try:
+        arrow = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file ({error}); delete it and run again") from error
+    frame = arrow.to_pandas()
+    for name, column in table.columns.items():
+        if name in frame.columns and pa.types.is_list(column.type):
+            frame[name] = arrow.column(name).to_pylist()
+    check_table(frame, table, str(path))
+    return frame

