@@ -76,5 +76,7 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not valid JSON ({error}); delete the file and run again") from error
+            raise UserError(
+                f"{path}, line {number}: not valid JSON ({error}); delete the file and run again"
+            ) from error
     return rows

@@ -77,6 +77,8 @@ def job(name: str, log: str | Path, threads: int = 1) -> Iterator[Progress]:
         os._exit(2)
     except Exception as error:
         traceback.print_exc(file=log_file)
-        terminal.write(f"marginbench: {name}: {type(error).__name__}: {str(error).splitlines()[:1]} (traceback: {log})\n")
+        terminal.write(
+            f"marginbench: {name}: {type(error).__name__}: {str(error).splitlines()[:1]} (traceback: {log})\n"
+        )
         terminal.flush()
         os._exit(1)

@@ -66,7 +66,8 @@ class ReviewsCorpus(Section):
 class _PreferenceCorpus(Section):
     columns: Columns = Field(default_factory=Columns, description="Names of the columns.")
     layout: Literal["columns", "hh", "sharegpt"] = Field(
-        "columns", description="`hh`: whole dialogues with Human:/Assistant: turns; `sharegpt`: conversations + answers."
+        "columns",
+        description="`hh`: whole dialogues with Human:/Assistant: turns; `sharegpt`: conversations + answers.",
     )
     format: Literal["chat", "plain"] = Field("chat", description="`chat` applies the model's chat template.")
     on_bad_rows: Literal["drop", "refuse"] = Field("drop", description="Report and drop bad rows, or stop the run.")
