@@ -1,0 +1,1 @@
+"""Sampling answers from a model, and what can be measured on an answer without a judge."""
