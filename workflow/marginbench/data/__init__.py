@@ -1,0 +1,1 @@
+"""Where texts and preference pairs come from: sources, normalisation, splits, ground truth and labels."""
