@@ -1,0 +1,184 @@
+"""The transformers engine: batched sampling in which no answer depends on what else is in the batch.
+
+`model.generate` draws from one global random stream, so an answer changes with batch size, order and neighbours. Here
+every answer has a stream of its own, keyed by (prompt, sample, seed), with one uniform number for each position; the
+token is read off the cumulative distribution. Policies that are asked the same prompts see the same random numbers,
+which pairs their answers. What remains is float rounding: padding may move a logit by about 1e-6.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+
+from marginbench.identity import stream
+from marginbench.job import Progress, quiet
+from marginbench.models.template import check_single_bos, end_token_id
+from marginbench.study import Decoding
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A tokenised prompt; `prompt_id` keys its random streams."""
+
+    prompt_id: str
+    token_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One answer. `token_ids` holds every sampled token, the end token included; `n_tokens` does not count it."""
+
+    prompt_id: str
+    sample: int
+    token_ids: list[int]
+    text: str
+    n_tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the tokenizer's EOS, those of the generation config, the template's end of turn."""
+    found = {tokenizer.eos_token_id, end_token_id(tokenizer, "chat")}
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    found.update(configured if isinstance(configured, list | tuple) else [configured])
+    return sorted(token for token in found if token is not None)
+
+
+def choose_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Next token of each row by inverting its cumulative distribution at the row's uniform number.
+
+    logits (rows, vocabulary), uniforms (rows,) in [0, 1). Temperature 0 takes the most likely token. With top_p < 1 the
+    smallest set of tokens whose mass reaches top_p is kept (Holtzman et al. 2020).
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    if top_p < 1:
+        ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(-1) - ordered
+        ordered = ordered.masked_fill(before >= top_p, 0.0)
+        probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
+    cumulative = probabilities.cumsum(-1)
+    target = uniforms.double().to(cumulative.device)[:, None] * cumulative[:, -1:]
+    # right=True: the first token whose cumulative mass exceeds the target, so tokens of zero mass are never taken.
+    return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
+
+
+def _left_padded(prompts: list[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    width = max(len(ids) for ids in prompts)
+    tokens = [[pad_id] * (width - len(ids)) + list(ids) for ids in prompts]
+    mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]
+    return torch.tensor(tokens, device=device), torch.tensor(mask, device=device)
+
+
+def _sample_batch(
+    model: PreTrainedModel,
+    prompts: list[Sequence[int]],
+    noise: Tensor,
+    decoding: Decoding,
+    pad_id: int,
+    stops: list[int],
+) -> list[list[int]]:
+    """Sampled tokens of each prompt, the end token included. `noise` is (prompts, max_new_tokens)."""
+    tokens, mask = _left_padded(prompts, pad_id, model.device)
+    positions = (mask.cumsum(-1) - 1).clamp_(min=0)
+    cache = DynamicCache(config=model.config)
+    rows = torch.arange(len(prompts))
+    answers: list[list[int]] = [[] for _ in prompts]
+    done: set[int] = set()
+    for step in range(decoding.max_new_tokens):
+        output = model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        chosen = choose_tokens(output.logits[:, -1], noise[rows, step], decoding.temperature, decoding.top_p)
+        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
+            if row not in done:
+                answers[row].append(token)
+                if token in stops:
+                    done.add(row)
+        alive = torch.tensor([row not in done for row in rows.tolist()])
+        if not alive.any():
+            break
+        tokens, positions = chosen[:, None], positions[:, -1:] + 1
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+        if alive.sum() <= len(rows) // 2:  # copying the cache pays only when many rows go
+            keep = alive.nonzero().squeeze(-1)
+            rows, keep = rows[keep], keep.to(mask.device)
+            tokens, positions, mask = tokens[keep], positions[keep], mask[keep]
+            cache.batch_select_indices(keep)
+    return answers
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    decoding: Decoding,
+    seed: int,
+    progress: Progress = quiet,
+) -> list[Generated]:
+    """Answer every prompt `decoding.samples_per_prompt` times; returned in input order, samples of a prompt together.
+
+    Longest prompts go first, so that a batch too large for the memory fails at once. Greedy answers (temperature 0)
+    draw nothing. The model is left in the mode (train or eval) that it came in.
+    """
+    for prompt in prompts:
+        check_single_bos(prompt.token_ids, tokenizer)
+    jobs = [(prompt, sample) for prompt in prompts for sample in range(decoding.samples_per_prompt)]
+    order = sorted(range(len(jobs)), key=lambda index: -len(jobs[index][0].token_ids))
+    stops = stop_ids(model, tokenizer)
+    results: dict[int, Generated] = {}
+    was_training = model.training
+    model.eval()
+    start, made = time.monotonic(), 0
+    try:
+        for first in range(0, len(order), decoding.batch_size):
+            batch = order[first : first + decoding.batch_size]
+            noise = np.stack(
+                [
+                    stream("sampling", jobs[index][0].prompt_id, jobs[index][1], seed).random(decoding.max_new_tokens)
+                    for index in batch
+                ]
+            )
+            token_lists = _sample_batch(
+                model,
+                [jobs[index][0].token_ids for index in batch],
+                torch.from_numpy(noise),
+                decoding,
+                tokenizer.pad_token_id,
+                stops,
+            )
+            for index, token_ids in zip(batch, token_lists, strict=True):
+                results[index] = _finished(jobs[index][0].prompt_id, jobs[index][1], token_ids, stops, tokenizer)
+                made += len(token_ids)
+            progress(len(results), len(jobs), f"{made / max(time.monotonic() - start, 1e-9):.0f} tok/s")
+    finally:
+        model.train(was_training)
+    return [results[index] for index in range(len(jobs))]
+
+
+def _finished(
+    prompt_id: str, sample: int, token_ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase
+) -> Generated:
+    ended = token_ids[-1] in stops
+    body = token_ids[:-1] if ended else token_ids
+    text = tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return Generated(prompt_id, sample, token_ids, text, len(body), "stop" if ended else "length")
+
+
+def engine_facts() -> dict[str, Any]:
+    """Name and versions of the engine, as they are written beside every answer."""
+    return {"name": "transformers", "version": transformers.__version__, "torch": torch.__version__.split("+")[0]}
