@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from marginbench.capability.known import known_tasks
 from marginbench.errors import UserError, nearest
-from marginbench.judging.spec import JudgeSpec, load_judges
+from marginbench.judging.spec import JudgeSpec
 from marginbench.methods.registry import check_params, method_names
 from marginbench.study import RESERVED_IDS, START, FolderModel, Optimisation, PreferenceCorpus, ReviewsCorpus, Study
 
@@ -59,18 +59,19 @@ def parse_study(raw: Mapping[str, Any], where: str) -> Study:
         raise UserError(f"{where}: {_first_mistake(error, Study, raw)}") from error
 
 
-def load_studies(default: Mapping[str, Any], files: Iterable[str | Path], judges_file: str | Path) -> dict[str, Study]:
+def load_studies(
+    default: Mapping[str, Any], files: Iterable[str | Path], judges: Mapping[str, JudgeSpec]
+) -> dict[str, Study]:
     """Every study by its id: the default one, then the files, each of which may start with `extends: ID`.
 
     Args:
         default: the mapping read from config.yaml (command-line overrides applied).
         files: study files; a file may extend the default or one that stands before it.
-        judges_file: resources/judges.yaml.
+        judges: the judges that a study may name.
 
     Raises:
         UserError: one line that names file, key, value and the nearest valid name.
     """
-    judges = load_judges(judges_file)
     raws: dict[str, dict[str, Any]] = {}
     studies: dict[str, Study] = {}
     for where, raw in [("config.yaml", dict(default)), *((str(file), read_yaml(file)) for file in files)]:

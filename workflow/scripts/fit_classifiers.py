@@ -1,0 +1,13 @@
+"""fit_classifiers: the ground truth (half A of the labelled reviews) and the independent judge (half B)."""
+
+from marginbench.job import job
+
+with job(f"fit_classifiers {snakemake.wildcards.corpus}", snakemake.log[0], snakemake.threads) as progress:
+    from marginbench.data.classifier import fit_halves
+    from marginbench.data.corpora import parse_corpus
+    from marginbench.files import write_json
+
+    ground_truth, judge, report = fit_halves(parse_corpus(snakemake.params.corpus), seed=0, progress=progress)
+    ground_truth.save(snakemake.output.ground_truth)
+    judge.save(snakemake.output.judge)
+    write_json(snakemake.output.report, report)
