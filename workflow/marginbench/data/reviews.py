@@ -166,10 +166,11 @@ class _Pool:
             found.append(i)
         return found
 
-    def take(self, indices: list[int]) -> list[int]:
+    def take(self, indices: list[int], distinct: bool) -> list[int]:
         for i in indices:
             self.free[i] = False
-            self.taken_prefixes.add(self.prefix[i])
+        if distinct:
+            self.taken_prefixes.update(self.prefix[i] for i in indices)
         return indices
 
 
@@ -206,17 +207,15 @@ def split_reviews(reviews: pd.DataFrame, corpus: ReviewsCorpus, seed: int) -> Re
                 f"words and begin differently from the prompts, there are {len(found)}; raise prompt_words or lower "
                 "the numbers of the corpus"
             )
-        return pool.take(found)
+        return pool.take(found, distinct)
 
     def draw_balanced(role: str, n: int, distinct: bool) -> list[int]:
         return draw(role, n - n // 2, 1, distinct) + draw(role, n // 2, 0, distinct)
 
     roles = {"prompt": draw("prompts", corpus.prompts, 0, True)}
     roles["eval"] = draw_balanced("eval_prompts", corpus.eval_prompts, True)
-    prompt_prefixes = set(pool.taken_prefixes)
     for role in ("sft", "perplexity"):
         roles[role] = draw_balanced(f"{role}_texts", wanted[role], False)
-        pool.taken_prefixes = set(prompt_prefixes)
 
     length = max(COMPLETION_WORDS, corpus.candidates.max_new_tokens)
     rows = []

@@ -1,0 +1,71 @@
+"""A corpus of any source as a TEXTS table: what the SFT start is trained on, what is answered, what is held out."""
+
+from typing import Any
+
+import pandas as pd
+
+from marginbench.data.preferences import read_preferences
+from marginbench.data.reviews import load_with_report, split_reviews
+from marginbench.data.splits import draw, share_of_prompts
+from marginbench.errors import UserError
+from marginbench.identity import content_id
+from marginbench.records import TEXTS
+from marginbench.study import Corpus, FileCorpus, HubCorpus, ReviewsCorpus
+
+
+def evaluation_prompts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed: int) -> set[str]:
+    """prompt_ids of a preference corpus that are kept for evaluation; training never sees them."""
+    return share_of_prompts(pairs["prompt_id"], corpus.eval_fraction, "eval", seed)
+
+
+def _text(role: str, pair: Any) -> dict[str, Any]:
+    return {
+        "text_id": content_id("text", role, pair.prompt, pair.chosen),
+        "role": role,
+        "prompt": pair.prompt,
+        "completion": pair.chosen,
+        "label": None,
+        "source_row": pair.source_row,
+    }
+
+
+def _preference_texts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed: int) -> pd.DataFrame:
+    """Training prompts with their chosen answers as sft; held-out prompts once each as eval or perplexity."""
+    kept_out = evaluation_prompts(pairs, corpus, seed)
+    first = pairs.drop_duplicates("prompt_id").set_index("prompt_id", drop=False)
+    held = draw(kept_out, None, "held_out_roles", seed)
+    wanted = corpus.eval_prompts + corpus.perplexity_texts
+    n_eval = corpus.eval_prompts
+    if len(held) < wanted:
+        if len(held) < 2:
+            raise UserError(
+                f"impossible split: eval_fraction {corpus.eval_fraction} of {pairs['prompt_id'].nunique()} prompts "
+                "leaves one prompt, but evaluation and perplexity need one each; raise eval_fraction"
+            )
+        n_eval = min(max(1, len(held) * corpus.eval_prompts // wanted), len(held) - 1)
+    rows = [_text("eval", first.loc[prompt]) for prompt in held[:n_eval]]
+    rows += [_text("perplexity", first.loc[p]) for p in held[n_eval : n_eval + corpus.perplexity_texts]]
+    training = pairs[~pairs["prompt_id"].isin(kept_out)].drop_duplicates(["prompt_id", "chosen"])
+    by_id = training.set_index("pair_id", drop=False)
+    chosen = draw(by_id.index, corpus.sft_texts or None, "sft", seed)
+    rows += [_text("sft", by_id.loc[pair_id]) for pair_id in chosen]
+    return pd.DataFrame(rows, columns=list(TEXTS.columns))
+
+
+def read_corpus(corpus: Corpus, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The TEXTS frame of a corpus and a report (rows, problems with row numbers, texts per role and label).
+
+    A corpus of reviews has the roles prompt, eval, sft and perplexity; a preference dataset has no `prompt` texts,
+    its pairs are given. Evaluation prompts are never training prompts. Raises UserError as the sources do, and when
+    there are too few texts for the roles.
+    """
+    if isinstance(corpus, ReviewsCorpus):
+        reviews, report = load_with_report(corpus)
+        texts = split_reviews(reviews, corpus, seed).texts
+    else:
+        pairs, report = read_preferences(corpus)
+        texts = _preference_texts(pairs, corpus, seed)
+    report["roles"] = {str(role): int(n) for role, n in texts["role"].value_counts(sort=False).items()}
+    labelled = texts.dropna(subset=["label"])
+    report["positive_share"] = {str(role): float(m) for role, m in labelled.groupby("role")["label"].mean().items()}
+    return texts.astype({"label": "Int64", "source_row": "int64"}), report
