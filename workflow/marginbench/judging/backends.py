@@ -1,0 +1,119 @@
+"""What answers behind the local judge server: a scorer of single reviews, turned into a pairwise verdict.
+
+Both backends score each review (opening + continuation) on its own and prefer the higher score, read as Bradley and
+Terry do: P(M) = sigma(s_M - s_m). Being pointwise they have no position bias. A small language model that is
+shown both answers at once has nothing else: SmolLM2-135M names the first answer every time.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from marginbench.identity import content_id
+
+FEW_SHOT = (
+    ("I was bored after ten minutes and it only got worse.", "negative"),
+    ("A warm, funny film with a cast that clearly enjoys itself.", "positive"),
+    ("The plot makes no sense and the acting is wooden.", "negative"),
+    ("One of the best films of the year, I would watch it again.", "positive"),
+)
+"""Examples before the review that is scored: our own sentences, two of each kind."""
+
+
+class Backend(Protocol):
+    """A judge model. `score` is a log-odds of being favourable; it depends on the text only."""
+
+    weights_hash: str
+
+    def score(self, text: str) -> float:
+        """Log-odds that a review is favourable."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Tokens of a text, as this backend counts them."""
+        ...
+
+
+def log_probs(backend: Backend, question: str, first: str, second: str) -> tuple[float, float]:
+    """log P(m) and log P(M): which of two continuations of `question` is the more favourable."""
+    difference = backend.score(question + second) - backend.score(question + first)
+    return -_softplus(difference), -_softplus(-difference)
+
+
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+class ClassifierBackend:
+    """The bag-of-words classifier of one half of the reviews. Needs no torch, so the server starts at once."""
+
+    def __init__(self, path: str) -> None:
+        from marginbench.data.classifier import TextClassifier
+
+        self._classifier = TextClassifier.load(path)
+        self.weights_hash = str(self._classifier.weights_hash)
+
+    def score(self, text: str) -> float:
+        """Log-odds of the positive class."""
+        return float(self._classifier.logit([text])[0])
+
+    def count(self, text: str) -> int:
+        """Words between blanks: a classifier has no tokens."""
+        return len(text.split())
+
+
+class CausalLmBackend:
+    """A causal language model with few-shot sentiment prompts: log P(" positive") - log P(" negative").
+
+    One text per forward pass and no padding, so that a score depends on nothing but the text.
+    """
+
+    def __init__(self, manifest: str) -> None:
+        import torch
+
+        from marginbench.models.loading import load_model, load_tokenizer
+        from marginbench.models.manifest import read_manifest
+
+        self._torch = torch
+        self._tokenizer = load_tokenizer(manifest)
+        self._model = load_model(manifest).eval()
+        self._device = next(self._model.parameters()).device
+        self._labels = [
+            self._tokenizer.encode(f" {label}", add_special_tokens=False) for label in ("positive", "negative")
+        ]
+        self.weights_hash = content_id(read_manifest(manifest).weights_hash, FEW_SHOT)
+        self._known: dict[str, float] = {}
+
+    def _prompt(self, text: str) -> str:
+        shots = "".join(f"Review: {review}\nSentiment: {label}\n\n" for review, label in FEW_SHOT)
+        return f"{shots}Review: {' '.join(text.split())}\nSentiment:"
+
+    def _label_log_prob(self, prompt: list[int], label: list[int]) -> float:
+        torch = self._torch
+        ids = torch.tensor([prompt + label], device=self._device)
+        with torch.inference_mode():
+            logits = self._model(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+        picked = logits.gather(1, torch.tensor(label, device=self._device)[:, None])[:, 0]
+        return float((picked - logits.logsumexp(-1)).sum())
+
+    def score(self, text: str) -> float:
+        """Log-odds of the label `positive`; remembered per text, because every run meets the same baseline answers."""
+        if text not in self._known:
+            prompt = self._tokenizer.encode(self._prompt(text))
+            first, second = self._labels
+            if len(first) == len(second) == 1:
+                torch = self._torch
+                with torch.inference_mode():
+                    ids = torch.tensor([prompt], device=self._device)
+                    logits = self._model(input_ids=ids).logits[0, -1].float()
+                self._known[text] = float(logits[first[0]] - logits[second[0]])
+            else:
+                self._known[text] = self._label_log_prob(prompt, first) - self._label_log_prob(prompt, second)
+        return self._known[text]
+
+    def count(self, text: str) -> int:
+        """Tokens of the model's tokenizer."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+BACKENDS: dict[str, Callable[[str], Backend]] = {"classifier": ClassifierBackend, "causal_lm": CausalLmBackend}
