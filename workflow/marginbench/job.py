@@ -40,11 +40,11 @@ def terminal_progress(name: str, every: float = 5.0) -> Progress:
     def report(done: int, total: int, note: str = "") -> None:
         nonlocal last
         now = time.monotonic()
-        if done < total and now - last < every:
+        if done >= total or now - last < every:
             return
         last = now
         elapsed = now - start
-        left = f", {_clock(elapsed / done * (total - done))} left" if 0 < done < total else ""
+        left = f", {_clock(elapsed / done * (total - done))} left" if done else ""
         terminal.write(f"  {name}  {done}/{total}  {note + '  ' if note else ''}{_clock(elapsed)} elapsed{left}\n")
 
     return report
@@ -68,8 +68,10 @@ def job(name: str, log: str | Path, threads: int = 1) -> Iterator[Progress]:
     sys.stderr.flush()
     os.dup2(log_file.fileno(), 1)
     os.dup2(log_file.fileno(), 2)
+    start = time.monotonic()
     try:
         yield progress
+        terminal.write(f"  {name}  done in {_clock(time.monotonic() - start)}\n")
     except UserError as error:
         log_file.write(f"error: {error}\n")
         terminal.write(f"marginbench: {name}: error: {error}\n")

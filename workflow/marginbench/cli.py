@@ -1,0 +1,126 @@
+"""`marginbench`: how the work is looked at. Snakemake is how it is run; `marginbench run` only wraps it.
+
+JSON goes to stdout where another program may read it, messages to stderr; exit code 2 for a user's mistake.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from marginbench import __version__
+from marginbench.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments) or 0
+    except UserError as error:
+        print(f"marginbench: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="marginbench", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"marginbench {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a study with Snakemake, then show its table")
+    run.add_argument("study", help="study id, e.g. quickstart")
+    run.add_argument("--cores", default="all", help="processor cores (default: all)")
+    run.add_argument("options", nargs="*", help="further options for Snakemake, after --")
+    run.set_defaults(run=_run)
+
+    show = commands.add_parser("show", help="print a study's table")
+    show.add_argument("folder", type=Path, help="results folder of a study, e.g. results/quickstart")
+    show.set_defaults(run=_show)
+
+    check = commands.add_parser("check", help="validate a study file without running it")
+    check.add_argument("file", type=Path)
+    check.set_defaults(run=_check)
+
+    methods = commands.add_parser("methods", help="list the methods, or show one")
+    methods.add_argument("action", nargs="?", choices=["show"], help="show NAME")
+    methods.add_argument("name", nargs="?")
+    methods.set_defaults(run=_methods)
+
+    judge = commands.add_parser("judge", help="serve a local judge over the OpenAI protocol")
+    judge.add_argument("action", choices=["serve"])
+    judge.add_argument("options", nargs=argparse.REMAINDER, help="see `marginbench judge serve --help`")
+    judge.set_defaults(run=_judge)
+
+    generate = commands.add_parser("generate", help="write what is generated from the code: schemas, ARCHITECTURE.md")
+    generate.add_argument("--check", action="store_true", help="only say whether anything is stale")
+    generate.set_defaults(run=_generate)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    snakemake = [sys.executable, "-m", "snakemake", arguments.study, "--cores", str(arguments.cores)]
+    result = subprocess.run([*snakemake, "--quiet", "rules", "host", "reason", *arguments.options], check=False)
+    if result.returncode:
+        return result.returncode
+    folder = Path("results") / arguments.study
+    report, metrics = folder / "report.html", folder / "metrics.csv"
+    if metrics.exists() and (not report.exists() or report.stat().st_mtime < metrics.stat().st_mtime):
+        command = [sys.executable, "-m", "snakemake", arguments.study, "--report", str(report), "--quiet", "all"]
+        subprocess.run(command, check=True)
+    return _show(argparse.Namespace(folder=folder))
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from marginbench.reporting.terminal import show
+
+    show(arguments.folder)
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from marginbench.checks import load_studies, read_yaml
+    from marginbench.judging.spec import load_judges
+
+    judges = load_judges(ROOT / "resources" / "judges.yaml")
+    studies = load_studies(read_yaml(ROOT / "config.yaml"), [arguments.file], judges)
+    study = list(studies.values())[-1]
+    runs = len(study.datasets) * len(study.models) * len(study.methods) * len(study.seeds)
+    print(f"{arguments.file}: study `{study.study}` is valid: {runs} training runs", file=sys.stderr)
+    return 0
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from marginbench.methods.pages import method_list, method_page
+
+    if arguments.action == "show" and not arguments.name:
+        raise UserError("methods show: which one? e.g. `marginbench methods show dpo`")
+    print(method_page(arguments.name) if arguments.action else method_list())
+    return 0
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from marginbench.judging.server import main as serve
+
+    return serve(arguments.options)
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from marginbench.generated import stale_files, write_generated
+
+    if not arguments.check:
+        for path in write_generated(ROOT):
+            print(f"wrote {path}", file=sys.stderr)
+        return 0
+    stale = stale_files(ROOT)
+    if stale:
+        raise UserError(f"stale: {', '.join(stale)}; run `make schemas`")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
