@@ -1,0 +1,162 @@
+"""The preference trainer: TRL's DPOTrainer with our losses. The only file that leans on TRL's private parts.
+
+What is overridden, guarded by tests/unit/test_training_preference.py and held bit for bit to the stock trainer by
+tests/parity/test_trl_golden.py (trl 1.16.0 has no public seam for any of it):
+
+- `_prepare_dataset`: pairs come tokenised;
+- `_precompute_ref_logps`: reference log-probabilities come from the shared table;
+- `_compute_loss`: the forward is `pair_log_probs`, the loss is the method's;
+- `get_batch_samples`: a method that needs the whole optimiser batch gets it, whatever the micro-batch;
+- `_save_checkpoint`: no model card, and the method's state is saved last, which marks a checkpoint as whole.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from trl import DPOConfig, DPOTrainer
+
+from marginbench.errors import UserError
+from marginbench.files import write_json
+from marginbench.methods.base import PairBatch, PairLoss, State, log_ratio_margin
+from marginbench.methods.registry import Method
+from marginbench.training.batches import PairCollator
+from marginbench.training.pair_logps import PairLogps, pair_log_probs, prepare_log_probs
+
+CHECKPOINT_MARK = "method_state.json"
+"""Written last into a checkpoint: the method's state and the run's key. A checkpoint without it is not whole."""
+
+
+class PairTrainer(DPOTrainer):
+    """DPOTrainer whose loss is a method's.
+
+    Args:
+        method: the method, parameters bound.
+        pair_ids: content hash of every pair, by the dataset's `row`.
+        columns: names of the per-pair numbers that the method's plan made.
+        run_key: what a checkpoint must carry to be taken up again.
+        seed: training seed, for methods that draw.
+        kwargs: as DPOTrainer. The dataset's rows are already in training order.
+    """
+
+    def __init__(
+        self, *, method: Method, pair_ids: list[str], columns: tuple[str, ...], run_key: str, seed: int, **kwargs: Any
+    ) -> None:
+        self.method, self.pair_ids, self.columns = method, pair_ids, columns
+        self.run_key, self.draw_seed = run_key, seed
+        self.method_state: State | None = method.initial_state()
+        extra = [*(["margin"] if method.needs.margins else []), *columns]
+        kwargs["data_collator"] = PairCollator(kwargs["processing_class"].pad_token_id, extra)
+        super().__init__(**kwargs)
+        if "ref" in getattr(self.model, "peft_config", {}):
+            self.model.delete_adapter("ref")  # TRL's copy of the adapter; the reference is in the table
+        prepare_log_probs(self.model)
+
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        return dataset
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of one optimiser step.
+
+        For a method that needs the whole batch, log-probabilities of all micro-batches are computed first without a
+        graph; the batch's loss and its gradient by every log-probability then follow exactly, and travel with the
+        micro-batches (the second forward costs time only where micro-batches are asked for).
+        """
+        samples, count = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self.method.needs.whole_batch and len(samples) > 1:
+            samples = [self._prepare_inputs(sample) for sample in samples]
+            parts = []
+            with torch.no_grad(), self.compute_loss_context_manager():
+                self.model.train()
+                parts = [pair_log_probs(self.model_wrapped, sample) for sample in samples]
+            joined = PairLogps(*(torch.cat(values) for values in zip(*parts, strict=True)))
+            leaves = [value.detach().requires_grad_() for value in joined[:2]]
+            inputs = {
+                name: torch.cat([sample[name] for sample in samples])
+                for name in ("row", "ref_chosen_logps", "ref_rejected_logps", *self.data_collator.extra)
+            }
+            loss, result, batch = self._loss_of(PairLogps(*leaves, *joined[2:]), inputs)
+            gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
+            self._log_pairs(batch, result)
+            size = len(samples[0]["row"])
+            for i, sample in enumerate(samples):
+                part = slice(i * size, (i + 1) * size)
+                sample["batch_gradients"] = tuple(gradient[part] for gradient in gradients)
+                sample["batch_loss"] = loss.detach()
+        return samples, count
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        found = pair_log_probs(model, inputs)
+        if "batch_gradients" in inputs:
+            chosen, rejected = inputs["batch_gradients"]
+            surrogate = (found.chosen_logp * chosen).sum() + (found.rejected_logp * rejected).sum()
+            surrogate = surrogate * self.current_gradient_accumulation_steps
+            loss = surrogate - surrogate.detach() + inputs["batch_loss"]
+        else:
+            loss, result, batch = self._loss_of(found, inputs)
+            self._log_pairs(batch, result)
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"training: the loss is {loss.item()} at step {self.state.global_step + 1}; "
+                "lower learning_rate or max_grad_norm, or check the method's parameters"
+            )
+        return (loss, None) if return_outputs else loss
+
+    def _loss_of(self, found: PairLogps, inputs: dict[str, Any]) -> tuple[Tensor, PairLoss, PairBatch]:
+        batch = PairBatch(
+            chosen_logp=found.chosen_logp,
+            rejected_logp=found.rejected_logp,
+            ref_chosen_logp=inputs["ref_chosen_logps"],
+            ref_rejected_logp=inputs["ref_rejected_logps"],
+            chosen_len=found.chosen_len,
+            rejected_len=found.rejected_len,
+            margin=inputs.get("margin"),
+            columns={name: inputs[name] for name in self.columns},
+            pair_ids=[self.pair_ids[row] for row in inputs["row"].tolist()] if self.method.needs.draws else (),
+            seed=self.draw_seed,
+            step=self.state.global_step + 1,
+        )
+        result = self.method.loss(batch, self.method_state)
+        if self.model.training:
+            self.method_state = result.state
+        return result.mean(), result, batch
+
+    def _log_pairs(self, batch: PairBatch, result: PairLoss) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        with torch.no_grad():
+            margin = log_ratio_margin(batch)
+            values = {
+                "reward_margin": getattr(self.method.params, "beta", 1.0) * margin,
+                "reward_accuracy": (margin > 0).float(),
+                "logp_chosen": batch.chosen_logp,
+                "logp_rejected": batch.rejected_logp,
+                **result.logs,
+            }
+            for name, value in values.items():
+                metrics[name].append(value.double().mean().item())
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        super(DPOTrainer, self)._save_checkpoint(model, trial)
+        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        write_json(folder / CHECKPOINT_MARK, {"run_key": self.run_key, "state": self.method_state})
+
+
+def preference_config(arguments: dict[str, Any], *, max_length: int, full: bool) -> DPOConfig:
+    """DPOConfig around the trainer's arguments.
+
+    TRL would load a second copy of the model as the reference: never for an adapter, and for a full fine-tune not when
+    it believes that it precomputes. Order is sequential, because the dataset's rows stand in training order.
+    """
+    return DPOConfig(
+        **arguments,
+        max_length=max_length,
+        precompute_ref_log_probs=full,
+        train_sampling_strategy="sequential",
+        remove_unused_columns=False,
+    )
