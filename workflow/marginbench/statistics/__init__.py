@@ -1,0 +1,1 @@
+"""Intervals: over items of one run, over training seeds, and of paired differences. Pure mathematics, no files."""

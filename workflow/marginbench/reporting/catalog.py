@@ -1,0 +1,170 @@
+"""What each metric is, in one place: label, unit, direction, digits, meaning. Table heads, axes, results/README.md."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Direction = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric as people read it. `scale` turns the stored value into the shown one (100 for per cent).
+
+    `share`: a mean of 0/1 items (Wilson interval within one seed); `capability`: an lm-eval task; `against_start`: in
+    per cent, measured against the SFT start, so that 50 is no change.
+    """
+
+    id: str
+    label: str
+    unit: str
+    better: Direction
+    digits: int
+    meaning: str
+    scale: float = 1.0
+    share: bool = False
+    capability: bool = False
+    against_start: bool = False
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Values that the metric can take, as stored; intervals are cut there."""
+        if self.against_start:
+            return (0.0, 100.0)
+        return (0.0, 1.0) if self.unit == "%" else (float("-inf"), float("inf"))
+
+    @property
+    def head(self) -> str:
+        """Label with its unit, as in `KL (nats)`."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def arrow(self) -> str:
+        """Which way is better: ↑, ↓ or nothing."""
+        return {"higher": "↑", "lower": "↓", "neither": ""}[self.better]
+
+    def show(self, value: float | None, signed: bool = False) -> str:
+        """A stored value with this metric's digits; `–` for a missing one, never `-0.00`."""
+        if value is None or value != value:
+            return "–"
+        text = f"{value * self.scale:{'+' if signed else ''}.{self.digits}f}"
+        if float(text) == 0:
+            text = text.replace("-", "+" if signed else "")
+        return text.replace("-", "−")
+
+
+def _task(id: str, label: str, meaning: str, **changes) -> Metric:
+    settings = {"unit": "%", "better": "higher", "digits": 1, "scale": 100.0, "share": True, "capability": True}
+    return Metric(id=id, label=label, meaning=meaning, **{**settings, **changes})
+
+
+CATALOG = (
+    Metric(
+        "true_reward",
+        "true reward",
+        "",
+        "higher",
+        2,
+        "Mean ground-truth reward of prompt + answer, by the scorer that labelled the training pairs (-3 to 3 in "
+        "controlled sentiment).",
+    ),
+    Metric(
+        "win_rate",
+        "win rate",
+        "%",
+        "higher",
+        1,
+        "Judge's win rate against the SFT start's answer to the same question, in per cent; 50 is no change. "
+        "AlpacaEval's definition: mean preference, ties count half, null verdicts are left out.",
+        against_start=True,
+    ),
+    Metric(
+        "length_controlled_winrate",
+        "LC win rate",
+        "%",
+        "higher",
+        1,
+        "AlpacaEval 2's length-controlled win rate against the SFT start, in per cent; no row where it is undefined.",
+        against_start=True,
+    ),
+    Metric(
+        "kl",
+        "KL",
+        "nats",
+        "neither",
+        2,
+        "Mean over sampled answers of log policy - log reference of the whole answer: Monte-Carlo estimate of the "
+        "sequence KL from the SFT start. Null when sampling was greedy or cut (top_p < 1).",
+    ),
+    Metric(
+        "repeated_trigrams",
+        "repeated 3-grams",
+        "%",
+        "lower",
+        1,
+        "Share of an answer's word trigrams that occurred before in it; answers under three words have none.",
+        scale=100.0,
+    ),
+    Metric(
+        "answer_tokens", "length", "tokens", "neither", 0, "Generated tokens per answer, the end token not counted."
+    ),
+    Metric("answer_chars", "length", "characters", "neither", 0, "Characters per answer."),
+    Metric(
+        "truncated",
+        "truncated",
+        "%",
+        "neither",
+        0,
+        "Share of answers that met the token limit. 100 % where the study continues texts up to a fixed length.",
+        scale=100.0,
+        share=True,
+    ),
+    Metric(
+        "judge_null",
+        "null verdicts",
+        "%",
+        "lower",
+        1,
+        "Share of judged questions for which the judge gave no usable verdict; they are in no win rate.",
+        scale=100.0,
+        share=True,
+    ),
+    _task("piqa", "PIQA", "Physical commonsense, two options; lm-eval accuracy."),
+    _task("siqa", "SIQA", "Social commonsense, three options; lm-eval accuracy."),
+    _task(
+        "review_perplexity",
+        "review perplexity",
+        "Perplexity on held-out reviews that no stage has trained on.",
+        unit="",
+        better="lower",
+        digits=2,
+        scale=1.0,
+        share=False,
+    ),
+    _task("arc_challenge", "ARC-C", "Open LLM Leaderboard v1, 25 shots, acc_norm."),
+    _task("hellaswag", "HellaSwag", "Open LLM Leaderboard v1, 10 shots, acc_norm."),
+    _task("mmlu", "MMLU", "Open LLM Leaderboard v1, 5 shots, accuracy.", share=False),
+    _task("truthfulqa_mc2", "TruthfulQA", "Open LLM Leaderboard v1, 0 shots, mass on true answers.", share=False),
+    _task("winogrande", "WinoGrande", "Open LLM Leaderboard v1, 5 shots, accuracy."),
+    _task("gsm8k", "GSM8K", "Open LLM Leaderboard v1, 5 shots, exact match (strict)."),
+    _task("ifeval", "IFEval", "Instruction following, prompt-level strict accuracy."),
+)
+
+BY_ID = {metric.id: metric for metric in CATALOG}
+MAIN = ("true_reward", "win_rate", "length_controlled_winrate", "kl", "repeated_trigrams", "answer_tokens")
+"""Metrics of the first panel of the table, in order."""
+
+
+def describe(metric_id: str) -> Metric:
+    """The catalog's entry; a capability task that has none is shown under its own id, with no direction guessed."""
+    if metric_id in BY_ID:
+        return BY_ID[metric_id]
+    bench, slash, headline = metric_id.rpartition("/")
+    if slash and headline in BY_ID:
+        return replace(BY_ID[headline], id=metric_id, label=f"{bench} {BY_ID[headline].label}")
+    meaning = f"lm-eval task `{metric_id}`; see its JSON for metric and direction."
+    return Metric(metric_id, metric_id, "", "neither", 3, meaning, capability=True)
+
+
+def order_of(metric_id: str) -> tuple[int, str]:
+    """Sort key that gives the catalog's order; metrics without an entry come last, by id."""
+    return (list(BY_ID).index(metric_id) if metric_id in BY_ID else len(BY_ID), metric_id)

@@ -1,0 +1,87 @@
+"""shared.json: what stands under the table because all methods share it. Title, seeds, reports of the shared stages."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from marginbench.files import read_json
+from marginbench.records import MARGINS, read_table
+from marginbench.statistics.intervals import wilson_interval
+
+
+def _cell_name(path: Path, up: int) -> str:
+    """`dataset/model`, with the seed where a shared stage was redrawn for every seed."""
+    dataset, model, shared = path.parents[up].parts[-3:]
+    return "/".join([dataset, model] + ([shared] if shared != "shared" else []))
+
+
+def _scorer(path: Path, confidence: float) -> dict[str, Any]:
+    margins = read_table(path, MARGINS)["margin"]
+    agrees = wilson_interval(int((margins > 0).sum()), len(margins), confidence)
+    return {
+        "pairs": len(margins),
+        "mean": float(margins.mean()),
+        "sd": float(margins.std(ddof=1)) if len(margins) > 1 else None,
+        "positive": {"value": agrees.mean, "low": agrees.low, "high": agrees.high},
+    }
+
+
+def collect_shared(
+    study: str,
+    settings: Mapping[str, Any],
+    *,
+    pairs: Iterable[str | Path] = (),
+    reward_models: Iterable[str | Path] = (),
+    margins: Iterable[str | Path] = (),
+    classifiers: Iterable[str | Path] = (),
+    scores: Iterable[str | Path] = (),
+) -> dict[str, Any]:
+    """Everything for shared.json. `settings` holds title, seeds, reseed, confidence and methods of the study.
+
+    Reports are kept whole, by `dataset/model` (pairs, reward models, margins by scorer) or by corpus (classifiers).
+    `scores` are the judges' result files, read for what they could not compute and why.
+    """
+    confidence = settings["confidence"]
+    return {
+        "study": study,
+        **{key: settings[key] for key in ("title", "seeds", "reseed", "confidence", "methods")},
+        "pairs": {_cell_name(Path(path), 0): read_json(path) for path in pairs},
+        "reward_models": {_cell_name(Path(path), 1): read_json(path) for path in reward_models},
+        "margins": {
+            f"{_cell_name(Path(path), 1)}/{Path(path).stem}": _scorer(Path(path), confidence) for path in margins
+        },
+        "classifiers": {Path(path).parents[1].name: read_json(path) for path in classifiers},
+        "not_computed": _not_computed(scores),
+    }
+
+
+def _not_computed(scores: Iterable[str | Path]) -> list[dict[str, str]]:
+    reasons = {}
+    for path in scores:
+        score = read_json(path)
+        if score.get("length_controlled_winrate") is None and score.get("length_controlled_reason"):
+            reasons["length-controlled win rate", str(score["length_controlled_reason"])] = None
+    return [{"what": what, "why": why} for what, why in sorted(reasons)]
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def shared_lines(shared: Mapping[str, Any]) -> list[str]:
+    """The shared stages in sentences for people: is the reward model better than chance, do the labels hold?"""
+    lines = []
+    for corpus, report in sorted(shared.get("classifiers", {}).items()):
+        full = report["full_review"]
+        lines.append(
+            f"{corpus}: ground truth {_percent(full['ground_truth_accuracy'])} and judge "
+            f"{_percent(full['judge_accuracy'])} right on {report['held_out']} reviews that neither has seen; "
+            f"they agree on {_percent(full['agreement'])}."
+        )
+    for cell, report in sorted(shared.get("margins", {}).items()):
+        positive = report["positive"]
+        lines.append(
+            f"{cell}: margin above 0 on {_percent(positive['value'])} of {report['pairs']} pairs "
+            f"[{_percent(positive['low'])}, {_percent(positive['high'])}]."
+        )
+    return lines

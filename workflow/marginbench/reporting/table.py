@@ -1,0 +1,116 @@
+"""table.csv (a row per cell, for machines), table.md and table.tex (panels, for people and papers)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from marginbench.errors import UserError
+from marginbench.files import write_text
+from marginbench.reporting.comparison import CELL_COLUMNS
+from marginbench.reporting.layout import Panel, method_label, panels
+from marginbench.reporting.metrics import write_csv
+from marginbench.reporting.notes import notes
+from marginbench.reporting.shared import shared_lines
+
+TEXT_COLUMNS = [name for name in CELL_COLUMNS if name.endswith("_over")]
+TEXT_COLUMNS += ["study", "dataset", "model", "generation", "method", "metric", "judge"]
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "−": "$-$",
+    "–": "--",
+    "Δ": r"$\Delta$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "<": r"$<$",
+    ">": r"$>$",
+}
+
+
+def read_cells(path: str | Path) -> pd.DataFrame:
+    """Read table.csv; UserError if it is not one."""
+    frame = pd.read_csv(
+        path,
+        dtype=dict.fromkeys(TEXT_COLUMNS, str),
+        keep_default_na=False,
+        na_values={name: [""] for name in CELL_COLUMNS if name not in TEXT_COLUMNS},
+    )
+    if list(frame.columns) != CELL_COLUMNS:
+        raise UserError(f"{path}: not a table.csv of this version; delete it and run again")
+    return frame
+
+
+def escape_tex(text: str) -> str:
+    """Text with every character that LaTeX would take as a command, or not have in its fonts, replaced."""
+    return "".join(_TEX.get(letter, letter) for letter in text)
+
+
+def _markdown(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _markdown_panel(panel: Panel) -> list[str]:
+    lines = [f"**{_markdown(panel.title)}**", ""]
+    lines.append("| " + " | ".join(["method", *map(_markdown, panel.heads)]) + " |")
+    lines.append("|" + "|".join(["---"] + ["---:"] * len(panel.heads)) + "|")
+    for method, row in panel.rows:
+        lines.append("| " + " | ".join([_markdown(method_label(method)), *(cell.line for cell in row)]) + " |")
+    return [*lines, ""]
+
+
+def to_markdown(cells: pd.DataFrame, shared: dict[str, Any]) -> str:
+    """The panels as GitHub tables, remarks and shared stages below."""
+    lines = [f"# {shared['title']}", ""]
+    for panel in panels(cells):
+        lines += _markdown_panel(panel)
+    lines.append("Value [interval]; Δ: difference to the SFT start, paired; ↑ ↓: which direction is better.")
+    lines += ["", *(f"- {note}" for note in notes(cells, shared)), ""]
+    stages = shared_lines(shared)
+    if stages:
+        lines += ["Shared stages:", "", *(f"- {line}" for line in stages), ""]
+    return "\n".join(lines)
+
+
+def _tex_cell(value: str, interval: str) -> str:
+    return escape_tex(value) + (rf" {{\scriptsize {escape_tex(interval)}}}" if interval else "")
+
+
+def _tex_panel(panel: Panel) -> list[str]:
+    lines = [rf"\textbf{{{escape_tex(panel.title)}}}\\[2pt]", rf"\begin{{tabular}}{{l{'r' * len(panel.heads)}}}"]
+    lines += [r"\toprule", " & ".join(["method", *map(escape_tex, panel.heads)]) + r" \\", r"\midrule"]
+    for method, row in panel.rows:
+        values = [_tex_cell(cell.value, cell.interval) for cell in row]
+        lines.append(" & ".join([escape_tex(method_label(method)), *values]) + r" \\")
+    return [*lines, r"\bottomrule", r"\end{tabular}\\[8pt]"]
+
+
+def to_tex(cells: pd.DataFrame, shared: dict[str, Any]) -> str:
+    r"""The panels as booktabs tables in one `table*` float, remarks in the caption. Needs `\usepackage{booktabs}`."""
+    lines = [r"% Needs \usepackage{booktabs}.", r"\begin{table*}", r"\centering", r"\footnotesize"]
+    for panel in panels(cells):
+        lines += _tex_panel(panel)
+    explained = "Value [interval]; $\\Delta$: difference to the SFT start, paired."
+    caption = " ".join([escape_tex(shared["title"]) + ".", explained, *map(escape_tex, notes(cells, shared))])
+    lines += [rf"\caption{{{caption}}}", rf"\label{{tab:{shared['study']}}}", r"\end{table*}", ""]
+    return "\n".join(lines)
+
+
+def write_tables(
+    cells: pd.DataFrame, shared: dict[str, Any], *, csv: str | Path, md: str | Path, tex: str | Path
+) -> Sequence[str]:
+    """Write the three forms of the table; returns the remarks under it."""
+    write_csv(cells, csv)
+    write_text(md, to_markdown(cells, shared))
+    write_text(tex, to_tex(cells, shared))
+    return notes(cells, shared)

@@ -1,0 +1,94 @@
+"""The closing screen: the comparison in at most 100 columns, what its intervals mean, and where the files lie.
+
+Reads table.csv and shared.json only; neither torch nor matplotlib is imported.
+"""
+
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marginbench.errors import UserError
+from marginbench.files import read_json
+from marginbench.reporting.layout import Panel, method_label, panels
+from marginbench.reporting.notes import notes
+from marginbench.reporting.shared import shared_lines
+from marginbench.reporting.table import read_cells
+
+WIDTH = 100
+FILES = (
+    ("table", ("table.md", "table.csv", "table.tex")),
+    ("figures", ("figures/reward_kl.png", "figures/learning_curves.png")),
+    ("metrics", ("metrics.csv", "metrics.parquet")),
+    ("report", ("report.html",)),
+)
+
+
+def _column_width(panel: Panel, column: int) -> int:
+    texts = [text for _, row in panel.rows for text in (row[column].value, row[column].interval)]
+    return max([len(text) for text in texts] + [len(word) for word in panel.heads[column].split()])
+
+
+def split_columns(panel: Panel, width: int) -> list[list[int]]:
+    """Columns of a panel in groups, each of which fits `width` characters beside the methods' names."""
+    names = max(len("method"), *(len(method_label(method)) for method, _ in panel.rows)) + 4
+    groups: list[list[int]] = [[]]
+    used = names
+    for column in range(len(panel.heads)):
+        need = _column_width(panel, column) + 2
+        if groups[-1] and used + need > width:
+            groups.append([])
+            used = names
+        groups[-1].append(column)
+        used += need
+    return groups
+
+
+def _table(panel: Panel, columns: list[int], title: bool) -> Table:
+    table = Table(
+        title=panel.title if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("method", no_wrap=True)
+    for column in columns:
+        table.add_column(
+            panel.heads[column], justify="right", min_width=_column_width(panel, column), vertical="bottom"
+        )
+    for method, row in panel.rows:
+        cells = []
+        for column in columns:
+            text = Text(row[column].value)
+            if row[column].interval:
+                text.append("\n" + row[column].interval, style="dim")
+            cells.append(text)
+        table.add_row(method_label(method), *cells)
+    return table
+
+
+def show(study_dir: str | Path, console: Console | None = None) -> None:
+    """Print the table of a study, the remarks under it and the paths of its files."""
+    folder = Path(study_dir)
+    for name in ("table.csv", "shared.json"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: not there yet; run `snakemake {folder.name}` first")
+    console = console or Console(width=WIDTH, highlight=False)
+    cells, shared = read_cells(folder / "table.csv"), read_json(folder / "shared.json")
+    console.print(Text(shared["title"], style="bold"), "")
+    for panel in panels(cells):
+        for number, columns in enumerate(split_columns(panel, min(WIDTH, console.width))):
+            console.print(_table(panel, columns, title=number == 0))
+            console.print()
+    console.print("[interval] below each value. Δ: difference to the SFT start, paired.", markup=False)
+    for line in [*notes(cells, shared), *shared_lines(shared)]:
+        console.print(Text(f"- {line}"))
+    console.print()
+    for label, names in FILES:
+        present = [str(folder / name) for name in names if (folder / name).is_file()]
+        if present:
+            console.print(Text(f"{label:>8}  " + "  ".join(present)), soft_wrap=True)
