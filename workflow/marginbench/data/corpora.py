@@ -1,8 +1,10 @@
 """A corpus of any source as a TEXTS table: what the SFT start is trained on, what is answered, what is held out."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
 from marginbench.data.preferences import read_preferences
 from marginbench.data.reviews import load_with_report, split_reviews
@@ -13,9 +15,18 @@ from marginbench.records import TEXTS
 from marginbench.study import Corpus, FileCorpus, HubCorpus, ReviewsCorpus
 
 
-def evaluation_prompts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed: int) -> set[str]:
-    """prompt_ids of a preference corpus that are kept for evaluation; training never sees them."""
-    return share_of_prompts(pairs["prompt_id"], corpus.eval_fraction, "eval", seed)
+def parse_corpus(values: Mapping[str, Any]) -> Corpus:
+    """A corpus from plain values, as they travel through the workflow; `source` says which kind."""
+    return TypeAdapter(Corpus).validate_python(dict(values))
+
+
+def evaluation_prompts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus) -> set[str]:
+    """prompt_ids of a preference corpus that are kept for evaluation; training never sees them.
+
+    They belong to the corpus and move with no seed: texts and pairs are drawn in different steps, with seeds of their
+    own, and must agree on what is held out.
+    """
+    return share_of_prompts(pairs["prompt_id"], corpus.eval_fraction, "eval", 0)
 
 
 def _text(role: str, pair: Any) -> dict[str, Any]:
@@ -31,7 +42,7 @@ def _text(role: str, pair: Any) -> dict[str, Any]:
 
 def _preference_texts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed: int) -> pd.DataFrame:
     """Training prompts with their chosen answers as sft; held-out prompts once each as eval or perplexity."""
-    kept_out = evaluation_prompts(pairs, corpus, seed)
+    kept_out = evaluation_prompts(pairs, corpus)
     first = pairs.drop_duplicates("prompt_id").set_index("prompt_id", drop=False)
     held = draw(kept_out, None, "held_out_roles", seed)
     wanted = corpus.eval_prompts + corpus.perplexity_texts
@@ -55,8 +66,9 @@ def _preference_texts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed:
 def read_corpus(corpus: Corpus, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The TEXTS frame of a corpus and a report (rows, problems with row numbers, texts per role and label).
 
-    A corpus of reviews has the roles prompt, eval, sft and perplexity; a preference dataset has no `prompt` texts,
-    its pairs are given. Evaluation prompts are never training prompts. Raises UserError as the sources do, and when
+    Use the seed that `fit_halves` gets: the classifiers' reviews are kept apart only within one split. A corpus of
+    reviews has the roles prompt, eval, sft and perplexity; a preference dataset has no `prompt`
+    texts, its pairs are given. Evaluation prompts are never training prompts. Raises UserError as the sources do, and when
     there are too few texts for the roles.
     """
     if isinstance(corpus, ReviewsCorpus):

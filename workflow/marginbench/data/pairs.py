@@ -71,7 +71,7 @@ def _couples(prompts: pd.DataFrame, candidates: pd.DataFrame) -> tuple[list[tupl
 def _against_review(prompts: pd.DataFrame, tier: str, seed: int) -> set[str]:
     """The prompts whose samples meet the original review: none (high), all (low), every second one (medium)."""
     chosen = {"high": [], "low": list(prompts.index), "medium": draw(prompts.index, None, "tier", seed)[::2]}[tier]
-    positive = [p for p in chosen if prompts.at[p, "label"] != 0]
+    positive = [p for p in chosen if pd.isna(prompts.at[p, "label"]) or prompts.at[p, "label"] != 0]
     if positive:
         raise UserError(
             f"tier `{tier}` needs prompts from negative reviews (label 0), {len(positive)} of {len(chosen)} are not; "
@@ -196,7 +196,7 @@ def pairs_from_corpus(
             "its own labels; remove the key"
         )
     pairs, report = read_preferences(corpus)
-    pairs = pairs[~pairs["prompt_id"].isin(evaluation_prompts(pairs, corpus, seed))]
+    pairs = pairs[~pairs["prompt_id"].isin(evaluation_prompts(pairs, corpus))]
     report["training_pairs"] = len(pairs)
     if corpus.max_pairs is not None:
         pairs = pairs[pairs["pair_id"].isin(set(draw(pairs["pair_id"], corpus.max_pairs, "max_pairs", seed)))]

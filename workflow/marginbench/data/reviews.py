@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from marginbench.data.messages import plain_prompt
+from marginbench.data.pool import ReviewPool
 from marginbench.errors import UserError
 from marginbench.identity import content_id, file_sha256, stream
 from marginbench.study import ReviewsCorpus
@@ -71,10 +72,15 @@ def _read_csv(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(io.BytesIO(raw), dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise UserError(f"{path}: not a CSV file ({str(error).strip().splitlines()[0]})") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        raise UserError(f"{path}: the rows have more fields than the header; put texts with commas in double quotes")
     missing = [name for name in ("text", "label") if name not in frame.columns]
     if missing:
         found = ", ".join(map(str, frame.columns[:8]))
         raise UserError(f"{path}: no column {' and '.join(missing)}; the columns are {found}")
+    absent = frame[["text", "label"]].isna().any(axis=1)
+    if absent.any():
+        raise UserError(f"{path}: row {int(absent.to_numpy().argmax())} (from 0) has too few fields; mend the row")
     return frame
 
 
@@ -142,38 +148,6 @@ def _shuffled(reviews: pd.DataFrame, seed: int) -> pd.DataFrame:
     return ordered.drop(columns="_key").iloc[order].reset_index(drop=True)
 
 
-class _Pool:
-    """Hands out reviews from the front, each once; a prompt's first words are never those of an evaluation prompt."""
-
-    def __init__(self, reviews: pd.DataFrame, prompt_words: int):
-        words = [text.split(" ") for text in reviews["text"]]
-        self.prefix = [" ".join(w[:prompt_words]).casefold() for w in words]
-        self.long_enough = [len(w) > prompt_words for w in words]
-        self.label = reviews["label"].tolist()
-        self.free = [True] * len(reviews)
-        self.taken_prefixes: set[str] = set()
-
-    def available(self, label: int | None, distinct: bool, limit: int) -> list[int]:
-        found, seen = [], set()
-        for i, free in enumerate(self.free):
-            if len(found) == limit:
-                break
-            if not free or not self.long_enough[i] or (label is not None and self.label[i] != label):
-                continue
-            if self.prefix[i] in self.taken_prefixes or (distinct and self.prefix[i] in seen):
-                continue
-            seen.add(self.prefix[i])
-            found.append(i)
-        return found
-
-    def take(self, indices: list[int], distinct: bool) -> list[int]:
-        for i in indices:
-            self.free[i] = False
-        if distinct:
-            self.taken_prefixes.update(self.prefix[i] for i in indices)
-        return indices
-
-
 def split_reviews(reviews: pd.DataFrame, corpus: ReviewsCorpus, seed: int) -> ReviewSplit:
     """Disjoint halves for the two classifiers and a TEXTS frame with the roles prompt, eval, sft and perplexity.
 
@@ -182,20 +156,21 @@ def split_reviews(reviews: pd.DataFrame, corpus: ReviewsCorpus, seed: int) -> Re
     words, and no SFT or perplexity text begins like one of them. Raises UserError when the reviews don't suffice.
     """
     wanted = {
-        "prompt": corpus.prompts,
-        "eval": corpus.eval_prompts,
-        "sft": corpus.sft_texts,
-        "perplexity": corpus.perplexity_texts,
+        "prompts": corpus.prompts,
+        "eval_prompts": corpus.eval_prompts,
+        "sft_texts": corpus.sft_texts,
+        "perplexity_texts": corpus.perplexity_texts,
     }
     total = 2 * corpus.classifier_texts + sum(wanted.values())
     if total > len(reviews):
         raise UserError(
-            f"impossible split: {total} reviews are wanted (2 x classifier_texts {corpus.classifier_texts} + "
-            + " + ".join(f"{role} {n}" for role, n in wanted.items())
-            + f"), there are {len(reviews)}; lower classifier_texts or another number of the corpus"
+            f"impossible split: {total} reviews are wanted (2 x classifier_texts {corpus.classifier_texts}, "
+            + ", ".join(f"{name} {n}" for name, n in wanted.items())
+            + f"), there are {len(reviews)}; lower classifier_texts or another of these numbers"
         )
     reviews = _shuffled(reviews, seed)
-    pool = _Pool(reviews, corpus.prompt_words)
+    length = max(COMPLETION_WORDS, corpus.candidates.max_new_tokens)
+    pool = ReviewPool(reviews, corpus.prompt_words, length)
 
     def draw(role: str, n: int, label: int | None, distinct: bool) -> list[int]:
         found = pool.available(label, distinct, n)
@@ -214,10 +189,9 @@ def split_reviews(reviews: pd.DataFrame, corpus: ReviewsCorpus, seed: int) -> Re
 
     roles = {"prompt": draw("prompts", corpus.prompts, 0, True)}
     roles["eval"] = draw_balanced("eval_prompts", corpus.eval_prompts, True)
-    for role in ("sft", "perplexity"):
-        roles[role] = draw_balanced(f"{role}_texts", wanted[role], False)
+    for role, n in (("sft", corpus.sft_texts), ("perplexity", corpus.perplexity_texts)):
+        roles[role] = draw_balanced(f"{role}_texts", n, False)
 
-    length = max(COMPLETION_WORDS, corpus.candidates.max_new_tokens)
     rows = []
     for role in ROLES:
         for i in sorted(roles[role]):
