@@ -59,13 +59,14 @@ def choose_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: f
     """
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
     if top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
         ordered = ordered.masked_fill(before >= top_p, 0.0)
         probabilities = torch.zeros_like(probabilities).scatter_(-1, order, ordered)
-    cumulative = probabilities.cumsum(-1)
+    # float64: a float32 sum over a large vocabulary loses the last tokens' mass to rounding.
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     target = uniforms.double().to(cumulative.device)[:, None] * cumulative[:, -1:]
     # right=True: the first token whose cumulative mass exceeds the target, so tokens of zero mass are never taken.
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)

@@ -30,7 +30,7 @@ _WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth")
 
 
-def _hush() -> None:
+def hush() -> None:
     """No progress bars and no advice on stderr: the job's own progress and errors are what a user reads."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -57,7 +57,7 @@ def _convert_package(weights_dir: Path, progress: Progress) -> dict[str, Any]:
     is built from the cleaned configuration.
     """
     file = _packaged_file()
-    _hush()
+    hush()
     progress(0, 3, "reading the tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     progress(1, 3, "reading the weights")
@@ -108,7 +108,7 @@ def prepare_model(spec: Model, weights_dir: str | Path, seed: int, progress: Pro
     Hub and folder models are linked, not copied. `seed` matters for the toy only. Raises UserError when a package, a
     revision or a folder is missing, when weights are pickled, or when a weight would have been newly initialised.
     """
-    _hush()
+    hush()
     weights_dir = Path(weights_dir)
     if isinstance(spec, PackagedModel):
         facts = _convert_package(weights_dir, progress)
@@ -137,7 +137,7 @@ def prepare_model(spec: Model, weights_dir: str | Path, seed: int, progress: Pro
 
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    _hush()
+    hush()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # missing or broken tokenizer files end in many kinds of error
@@ -162,7 +162,7 @@ def check_loaded(report: dict[str, Any], where: str | Path, allowed: tuple[str, 
 
 
 def _load_causal(folder: Path, dtype: Literal["fp32", "bf16"]) -> PreTrainedModel:
-    _hush()
+    hush()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         model, report = AutoModelForCausalLM.from_pretrained(

@@ -54,12 +54,15 @@ def lora_config(model: nn.Module, tuning: Lora, task_type: str = "CAUSAL_LM", **
     )
 
 
-def add_adapter(model: PreTrainedModel, tuning: Lora, seed: int) -> PeftModel:
+def add_adapter(
+    model: PreTrainedModel, tuning: Lora, seed: int, task_type: str = "CAUSAL_LM", **extra: object
+) -> PeftModel:
     """Put a fresh adapter on a model; it starts as the identity, and its random half depends on `seed` alone.
 
     `seed` is a value of `identity.seed_for("initialisation", model, seed)`. The global random state is left alone.
+    `extra` goes to peft's LoraConfig, e.g. `modules_to_save`.
     """
-    config = lora_config(model, tuning)
+    config = lora_config(model, tuning, task_type, **extra)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return get_peft_model(model, config)
