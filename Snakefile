@@ -1,6 +1,5 @@
 # marginbench: one DAG from raw text to tables. `snakemake` alone runs the quickstart study; `snakemake --list` shows
 # the targets. What is compared stands in config.yaml and studies/; where it runs stands in profiles/.
-import os
 import sys
 from pathlib import Path
 
@@ -27,6 +26,8 @@ pathvars:
     start="results/{study}/corpora/{corpus}/{model}/{shared}",
     cell="results/{study}/{dataset}/{model}/{shared}",
     run="results/{study}/{dataset}/{model}/{method}/seed{seed}",
+    trained_run="results/{study}/{dataset}/{model}/{method,(?!sft_start/)[a-z0-9_]+}/seed{seed}",
+    start_run="results/{study}/{dataset}/{model}/{method,sft_start}/seed{seed}",
 
 
 try:

@@ -3,9 +3,9 @@
     python3 envs/setup.py            # what `make setup` runs; a finished set-up is recognised in a moment
     TORCH=auto python3 envs/setup.py # let uv choose the build of torch for this machine's GPU
 
-In order: a virtual environment, torch (the CPU build unless TORCH says otherwise), the locked requirements, the packages
-that carry models and data (no dependencies, hashes checked), and this project itself. uv does the installing where it
-can be had, pip otherwise. No index is named here: both use the user's own configuration.
+In order: a virtual environment, torch (the CPU build unless TORCH says otherwise), the locked requirements, the
+packages that carry models and data (no dependencies, hashes checked), and this project itself. uv does the installing
+where it can be had, pip otherwise. No index is named here: both use the user's own configuration.
 """
 
 import hashlib
@@ -27,10 +27,8 @@ LOCKS = (ROOT / "envs" / "requirements.lock", ROOT / "envs" / "data-packages.loc
 
 
 def main() -> int:
-    if sys.version_info < (3, 11):
-        return _fail(
-            f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; set PYTHON=python3.11 for make"
-        )
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file is what an older Python meets first
+        return _fail(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; try `make PYTHON=python3.11`")
     backend = os.environ.get("TORCH", "cpu")
     wanted = _fingerprint(backend)
     if STAMP.exists() and STAMP.read_text().strip() == wanted and PYTHON.exists():

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from marginbench.capability.known import known_tasks
+from marginbench.capability.tasks import known_tasks
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
 from marginbench.methods.registry import check_params, method_names
@@ -98,7 +98,7 @@ def check_study(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> No
     for judge in study.judges:
         if judge not in judges:
             raise UserError(f"{where}: judges: unknown judge `{judge}`; {nearest(judge, judges)}")
-        if judges[judge].needs_classifier:
+        if "review_classifiers" in judges[judge].needs:
             for name, dataset in study.datasets.items():
                 if not isinstance(study.corpora[dataset.corpus], ReviewsCorpus):
                     raise UserError(

@@ -137,11 +137,12 @@ class Plan:
         return {"file": path} if path else {}
 
     def margins_of_method(self, wildcards: Any) -> list[str]:
-        """Margins that a method declares to need; most need none."""
-        entry = self.studies[wildcards.study].methods[wildcards.method]
-        params = check_params(entry.method, entry.params)
-        needed = load_method(entry.method).margin_scorer(params)
-        return [f"{self.cell(wildcards)}/margins/{needed}.parquet"] if needed else []
+        """Margins that a method declares to need (those of the study's first scorer); most need none."""
+        study = self.studies[wildcards.study]
+        entry = study.methods[wildcards.method]
+        if not load_method(entry.method, entry.params).needs.margins:
+            return []
+        return [f"{self.cell(wildcards)}/margins/{study.margins[0]}.parquet"]
 
     def ground_truth(self, wildcards: Any) -> list[str]:
         """The ground-truth classifier, where the corpus has one."""
@@ -149,11 +150,14 @@ class Plan:
             return []
         return [f"{self.corpus_folder(wildcards)}/classifiers/ground_truth.npz"]
 
-    def judge_classifier(self, wildcards: Any) -> list[str]:
-        """The independent classifier that a local judge may serve, where the corpus has one."""
-        if not isinstance(self.corpus(wildcards), ReviewsCorpus):
-            return []
-        return [f"{self.corpus_folder(wildcards)}/classifiers/judge.npz"]
+    def judge_weights(self, wildcards: Any) -> list[str]:
+        """What a local judge serves: the corpus's independent classifier, or a model of its own."""
+        judge = self.judges[wildcards.judge]
+        if judge.backend == "classifier":
+            return [f"{self.corpus_folder(wildcards)}/classifiers/judge.npz"]
+        if judge.backend == "causal_lm":
+            return [f"{self.results}/{wildcards.study}/judges/{wildcards.judge}/manifest.json"]
+        return []
 
     # --- narrow parameters --------------------------------------------------------------------------------------
 
@@ -239,6 +243,11 @@ class Plan:
     def judge_params(self, wildcards: Any) -> dict[str, Any]:
         """The judge: model, endpoint, prompt text, decoding, order."""
         return self.judges[wildcards.judge].model_dump(mode="json")
+
+    def judge_model_params(self, wildcards: Any) -> dict[str, Any]:
+        """Where the model of a local judge comes from."""
+        weights = self.judges[wildcards.judge].weights
+        return weights.model_dump(mode="json") if weights else {}
 
     def table_params(self, wildcards: Any) -> dict[str, Any]:
         """What tables and figures read of a study."""

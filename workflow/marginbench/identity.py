@@ -49,7 +49,8 @@ def _module_file(name: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> set[Path]:
+@cache
+def _imports(path: Path) -> frozenset[Path]:
     """Files of this package that a file imports anywhere in its text, packages' `__init__` on the way included."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes(), filename=str(path))):
@@ -68,7 +69,7 @@ def _imports(path: Path) -> set[Path]:
             file = _module_file(".".join(parts[:depth]))
             if file is not None:
                 found.add(file)
-    return found
+    return frozenset(found)
 
 
 def import_closure(*entries: str | Path) -> list[Path]:

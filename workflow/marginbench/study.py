@@ -6,7 +6,7 @@ checked here; ids of methods and judges, and the parameters of a method, are che
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -270,3 +270,13 @@ class Study(Section):
     def corpus_of(self, dataset_id: str) -> Corpus:
         """The corpus behind a dataset."""
         return self.corpora[self.datasets[dataset_id].corpus]
+
+
+def parse_corpus(raw: dict[str, Any]) -> ReviewsCorpus | FileCorpus | HubCorpus:
+    """A corpus from its JSON form, as rules hand it to scripts."""
+    return TypeAdapter(Corpus).validate_python(raw)
+
+
+def parse_model(raw: dict[str, Any]) -> PackagedModel | HubModel | FolderModel | ToyModel:
+    """A model from its JSON form."""
+    return TypeAdapter(Model).validate_python(raw)

@@ -3,12 +3,26 @@
 # A local judge is a server on loopback that the job starts and stops itself.
 
 
+use rule prepare_model as prepare_judge with:
+    output:
+        manifest="<study>/judges/{judge}/manifest.json",
+    log:
+        "logs/{study}/prepare_judge/{judge}.log",
+    benchmark:
+        "<study>/benchmarks/prepare_judge/{judge}.jsonl"
+    params:
+        name="{judge}",
+        model=PLAN.judge_model_params,
+        code=PLAN.code("prepare_model"),
+    message:
+        "Preparing judge {wildcards.judge}"
+
+
 rule judge_answers:
     input:
         answers="<run>/answers/{generation}/{bench}.jsonl",
         baseline=PLAN.baseline_answers,
-        classifier=PLAN.judge_classifier,
-        model="<study>/models/{model}/manifest.json",
+        weights=PLAN.judge_weights,
     output:
         judgments="<run>/judgments/{generation}/{bench}/{judge}.jsonl",
         annotations="<run>/annotations/{generation}/{bench}/{judge}.json",

@@ -11,7 +11,7 @@ rule collect_metrics:
         csv=report(
             "<study>/metrics.csv", category="Metrics", caption="../report/metrics.rst"
         ),
-        items="<study>/items.parquet",
+        per_item="<study>/items.parquet",
         shared="<study>/shared.json",
         timings="<study>/timings.csv",
     log:
@@ -24,6 +24,7 @@ rule collect_metrics:
         mem_mb=1000,
     params:
         runs=PLAN.study_runs,
+        study=PLAN.table_params,
         code=PLAN.code("collect_metrics"),
     message:
         "Collecting the metrics of {wildcards.study}"
@@ -34,7 +35,7 @@ rule collect_metrics:
 rule make_table:
     input:
         metrics="<study>/metrics.parquet",
-        items="<study>/items.parquet",
+        per_item="<study>/items.parquet",
         shared="<study>/shared.json",
     output:
         csv="<study>/table.csv",
@@ -60,7 +61,7 @@ rule make_table:
 rule plot_figures:
     input:
         metrics="<study>/metrics.parquet",
-        items="<study>/items.parquet",
+        per_item="<study>/items.parquet",
         logs=PLAN.train_logs,
     output:
         learning_curves=report(

@@ -16,6 +16,7 @@ rule prepare_model:
     resources:
         mem_mb=3000,
     params:
+        name="{model}",
         model=PLAN.model_params,
         code=PLAN.code("prepare_model"),
     message:

@@ -36,9 +36,9 @@ rule train_policy:
         margins=PLAN.margins_of_method,
         start=PLAN.start_manifest,
     output:
-        manifest="<run>/policy/manifest.json",
-        spec="<run>/spec.json",
-        log="<run>/train.parquet",
+        manifest="<trained_run>/policy/manifest.json",
+        spec="<trained_run>/spec.json",
+        log="<trained_run>/train.parquet",
     log:
         "logs/{study}/train_policy/{dataset}-{model}-{method}-seed{seed}.log",
     benchmark:
@@ -64,14 +64,12 @@ rule adopt_start:
     input:
         start=PLAN.start_manifest,
     output:
-        manifest="<run>/policy/manifest.json",
-        spec="<run>/spec.json",
+        manifest="<start_run>/policy/manifest.json",
+        spec="<start_run>/spec.json",
     log:
         "logs/{study}/adopt_start/{dataset}-{model}-{method}-seed{seed}.log",
     benchmark:
         "<study>/benchmarks/adopt_start/{dataset}-{model}-{method}-seed{seed}.jsonl"
-    wildcard_constraints:
-        method=START,
     conda:
         "../../envs/train.yaml"
     resources:
@@ -83,6 +81,3 @@ rule adopt_start:
         "Taking the SFT start as the baseline, seed {wildcards.seed}"
     script:
         "../scripts/adopt_start.py"
-
-
-ruleorder: adopt_start > train_policy

@@ -4,11 +4,10 @@ from marginbench.job import job
 
 with job(f"make_pairs {snakemake.wildcards.dataset}", snakemake.log[0], snakemake.threads):
     from marginbench.data.classifier import TextClassifier
-    from marginbench.data.corpora import parse_corpus
     from marginbench.data.pairs import pairs_from_candidates, pairs_from_corpus
     from marginbench.files import write_json
     from marginbench.records import CANDIDATES, PAIRS, TEXTS, read_table, write_table
-    from marginbench.study import Dataset
+    from marginbench.study import Dataset, parse_corpus
 
     dataset = Dataset.model_validate(snakemake.params.dataset)
     options = {"holdout_fraction": snakemake.params.holdout_fraction, "seed": snakemake.params.seed}

@@ -3,7 +3,7 @@
 from marginbench.job import job
 
 with job(f"sample_candidates {snakemake.wildcards.model}", snakemake.log[0], snakemake.threads) as progress:
-    from marginbench.generation.answers import sample_candidates
+    from marginbench.generation.candidates import sample_candidates
     from marginbench.records import CANDIDATES, TEXTS, read_table, write_table
     from marginbench.study import Decoding
 

@@ -5,7 +5,7 @@ from marginbench.job import job
 with job(f"score_answers {snakemake.wildcards.method}", snakemake.log[0], snakemake.threads):
     from marginbench.data.classifier import TextClassifier
     from marginbench.files import read_jsonl
-    from marginbench.generation.measures import measure_answers
+    from marginbench.generation.scores import measure_answers
     from marginbench.records import ANSWER_SCORES, write_table
 
     paths = snakemake.input.ground_truth

@@ -19,16 +19,16 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
 
     inputs, params = snakemake.input, snakemake.params
     tokens = read_table(inputs.tokens, PAIR_TOKENS)
+    tokens = tokens[tokens["split"] == "train"].reset_index(drop=True)
+    template = template_hash(load_tokenizer(inputs.start), params.format)
     margins = read_table(inputs.margins, MARGINS) if inputs.margins else None
-    method = load_method(params.method["name"])
     log = train_policy(
-        method=method,
-        params=method.Params.model_validate(params.method["params"]),
+        method=load_method(params.method["name"], params.method["params"]),
         start_manifest=inputs.start,
         tokens=tokens,
         reference=read_table(inputs.reference, REFERENCE),
         margins=margins,
-        format=params.format,
+        template_hash=template,
         opt=Optimisation.model_validate(params.training),
         dataset_id=snakemake.wildcards.dataset,
         model_id=snakemake.wildcards.model,
@@ -41,14 +41,14 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
         wildcards=dict(snakemake.wildcards.items()),
         method=params.method,
         training=params.training,
-        n_train_pairs=int((tokens["split"] == "train").sum()),
+        n_train_pairs=len(tokens),
         inputs={
             "start": read_manifest(inputs.start).weights_hash,
             "tokens": file_sha256(inputs.tokens),
             "reference": file_sha256(inputs.reference),
             **({"margins": file_sha256(inputs.margins)} if inputs.margins else {}),
         },
-        template_hash=template_hash(load_tokenizer(inputs.start), params.format),
+        template_hash=template,
         code=params.code,
         threads=snakemake.threads,
     )
