@@ -11,7 +11,7 @@ from marginbench.training.reference import pair_rows
 
 
 def margins_of(method: Method, tokens: pd.DataFrame, margins: pd.DataFrame | None) -> np.ndarray | None:
-    """Margins in the order of `tokens`, shape (pairs,); None for a method that reads none. Raises UserError on a gap."""
+    """Margins in the order of `tokens`, shape (pairs,); None where none are read. Raises UserError on a gap."""
     if not method.needs.margins:
         return None
     if margins is None:
