@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
 from marginbench.files import write_json
 from marginbench.identity import content_id, stream
 from marginbench.records import ANSWER_SCORES, MARGINS, TRAIN_LOG, write_table
@@ -17,6 +16,7 @@ METHODS = {
     "ipo": (1.1, 3.1, 0.03, 76.0, 25.0, 0.65),
 }
 QUESTIONS = 64
+HOLDOUT = {"accuracy": 0.7, "ci": [0.535, 0.834], "n": 40, "ties": 0, "nll": 0.61}
 JUDGE = "sentiment_half_b"
 
 
@@ -69,6 +69,7 @@ def _judged(folder: Path, method: str, seed: int) -> tuple[Path, Path]:
         "n_total": QUESTIONS,
         "n_null": 0,
         "length_controlled_winrate": None,
+        "lc_reason": "its constants are for AlpacaEval 2",
     }
     scores, annotations = (folder / f"{name}/t08/in_domain/{JUDGE}.json" for name in ("scores", "annotations"))
     write_json(scores, score)
@@ -77,16 +78,24 @@ def _judged(folder: Path, method: str, seed: int) -> tuple[Path, Path]:
 
 
 def _capability(folder: Path, method: str, seed: int) -> Path:
+    """The start's weights are the same for every seed, and so is its capability."""
+    draw = 0 if method == START else seed
     target = METHODS[method][5]
-    right = (stream("piqa").random(60) < target).astype(float)
-    samples = [{"doc_id": i, "value": float(value)} for i, value in enumerate(right)]
+    right = (stream("piqa", draw).random(60) < target).astype(float)
+    samples = [{"doc_id": i, "value": float(value), "weight": 1.0} for i, value in enumerate(right)]
     se = float(right.std(ddof=1) / np.sqrt(60))
-    write_json(
-        folder / "capability/piqa.json", {"value": float(right.mean()), "se": se, "n": 60, "samples": samples}
+    write_json(folder / "capability/piqa.json", {"value": float(right.mean()), "se": se, "n": 60, "samples": samples})
+    weights = 150.0 + np.arange(48)
+    bits = (
+        1.05 + 0.02 * METHODS[method][1] + stream("bits").normal(0, 0.1, 48) + stream(method, draw).normal(0, 0.02, 48)
     )
-    lengths = [{"doc_id": i, "value": -50.0 - i + METHODS[method][1]} for i in range(48)]
-    value = 31.2 + METHODS[method][1] + 0.1 * seed
-    write_json(folder / "capability/review_perplexity.json", {"value": value, "se": 0.8, "n": 48, "samples": lengths})
+    mean = float(np.average(bits, weights=weights))
+    se = float(np.sqrt(48 / 47 * (weights**2 * (bits - mean) ** 2).sum()) / weights.sum())
+    samples = [
+        {"doc_id": i, "value": float(value), "weight": float(weight)}
+        for i, (value, weight) in enumerate(zip(bits, weights, strict=True))
+    ]
+    write_json(folder / "capability/review_perplexity.json", {"value": mean, "se": se, "n": 48, "samples": samples})
     return folder / "capability"
 
 
@@ -137,8 +146,8 @@ def write_study(root: Path, seeds: list[int]) -> list[dict]:
 def write_shared(root: Path) -> dict[str, list[Path]]:
     """Reports of the shared stages, as keyword arguments of `collect_shared`."""
     cell = root / "made_up/imdb_high/smollm2_135m/shared"
-    write_json(cell / "pairs.json", {"pairs": 160})
-    write_json(cell / "reward_model/report.json", {"holdout": {"accuracy": 0.7}})
+    write_json(cell / "pairs.json", {"pairs": 160, "label_agreement": 0.75})
+    write_json(cell / "reward_model/report.json", {"holdout": HOLDOUT, "holdout_true_order": None})
     margin = stream("margins").normal(0.5, 1, 160)
     frame = pd.DataFrame(
         {

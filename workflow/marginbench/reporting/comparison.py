@@ -40,25 +40,28 @@ def _parts(prefix: str, interval: Interval | None) -> dict[str, object]:
     return {f"{prefix}{part}": value for part, value in zip(INTERVAL_PARTS, values, strict=True)}
 
 
-def _items_of(items: pd.DataFrame | None, cell: dict[str, object], method: str, seed: int) -> pd.Series | None:
+def _items_of(items: pd.DataFrame | None, cell: dict[str, object], method: str, seed: int) -> pd.DataFrame | None:
     if items is None or items.empty:
         return None
-    wanted = {name: cell[name] for name in ("dataset", "model", "generation", "metric", "judge")}
     keep = (items["method"] == method) & (items["seed"] == seed)
-    for name, value in wanted.items():
-        keep &= items[name] == value
+    for name in ("dataset", "model", "generation", "metric", "judge"):
+        keep &= items[name] == cell[name]
     found = items[keep]
-    return None if found.empty else found.set_index("item")["value"]
+    return None if found.empty else found.set_index("item")
 
 
-def _item_difference(a: pd.Series | None, b: pd.Series | None, difference: float, confidence: float) -> Interval | None:
-    """Paired by item, only where the metric is a mean of its items (a perplexity over a corpus, say, is not)."""
+def _item_difference(
+    a: pd.DataFrame | None, b: pd.DataFrame | None, difference: float, confidence: float
+) -> Interval | None:
+    """Paired by the items that both have, only where the items' mean is the metric (an F1 over a corpus has none)."""
     if a is None or b is None:
         return None
     shared = a.index.intersection(b.index)
     if len(shared) < 2:
         return None
-    interval = paired_difference(a.loc[shared], b.loc[shared], confidence)
+    ours, theirs = a.loc[shared], b.loc[shared]
+    weights = None if (ours["weight"] == 1).all() else ours["weight"]
+    interval = paired_difference(ours["value"], theirs["value"], confidence, weights=weights)
     whole = len(shared) == len(a) == len(b)
     if whole and not np.isclose(interval.mean, difference, rtol=1e-6, atol=1e-9):
         return None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from marginbench.reporting.catalog import MAIN, Metric, describe, order_of
@@ -38,7 +39,7 @@ def _cell(metric: Metric, row: pd.Series | None, prefix: str) -> Cell:
         return BLANK
     signed = prefix != "mean"
     low, high = row[f"{prefix}_low"], row[f"{prefix}_high"]
-    if pd.isna(low) or low == high:
+    if pd.isna(low) or np.isclose(low, high, rtol=0, atol=1e-9):
         return Cell(metric.show(row[prefix], signed))
     return Cell(metric.show(row[prefix], signed), f"[{metric.show(low, signed)}, {metric.show(high, signed)}]")
 

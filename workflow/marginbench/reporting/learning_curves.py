@@ -23,14 +23,16 @@ class Quantity:
 
     name: str
     label: str
-    level: float | None
+    level: float
     relative: bool = False
+    from_step: int = 1
 
 
 QUANTITIES = (
     Quantity("loss", "loss / loss of the first batch", 1.0, relative=True),
-    Quantity("reward_accuracy", "implicit reward accuracy", 0.5),
-    Quantity("reward_margin", "implicit reward margin (nats × β)", 0.0),
+    # At step 1 the policy is the reference: every margin is 0 up to rounding, and the accuracy means nothing.
+    Quantity("reward_accuracy", "implicit reward accuracy", 0.5, from_step=2),
+    Quantity("reward_margin", "implicit reward margin (β × nats)", 0.0),
 )
 
 RunKey = tuple[str, str, str, int]
@@ -45,15 +47,17 @@ def smooth(values: Sequence[float], window: int) -> np.ndarray:
 
 
 def curve(log: pd.DataFrame, quantity: Quantity) -> pd.Series:
-    """A quantity by step, running mean over a tenth of the run; relative ones are divided by their first value."""
+    """A quantity by step, running mean over a tenth of the run; empty where the log has none.
+
+    Relative ones are divided by their first value: losses of different methods have different scales (ln 2 for DPO,
+    1 / (4 beta^2) for IPO). A first value that is not above 0 leaves no relative curve.
+    """
     values = log[log["quantity"] == quantity.name].set_index("step")["value"].sort_index()
-    if values.empty:
-        return values
-    if quantity.relative:
-        first = values.iloc[0]
-        if not first > 0:
-            raise UserError(f"train.parquet: the first {quantity.name} is {first}; a relative curve needs it above 0")
-        values = values / first
+    if quantity.relative and len(values):
+        if not values.iloc[0] > 0:
+            return values.iloc[:0]
+        values = values / values.iloc[0]
+    values = values[values.index >= quantity.from_step]
     return pd.Series(smooth(values.to_numpy(), max(1, len(values) // WINDOW_SHARE)), index=values.index)
 
 
@@ -85,8 +89,7 @@ def _draw(
         if line["low"].notna().any():
             axis.fill_between(line.index, line["low"], line["high"], color=colour, alpha=0.15, linewidth=0)
         axis.plot(line.index, line["mean"], color=colour, linewidth=1.8, label=method)
-    if quantity.level is not None:
-        axis.axhline(quantity.level, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    axis.axhline(quantity.level, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     axis.set_title(quantity.label, loc="left")
     axis.set_xlabel("optimiser step")
     if quantity.name == "reward_accuracy":
@@ -123,13 +126,11 @@ def plot_learning_curves(
                 row[0].set_ylabel("\n".join(cell))
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 6))
-        band_note = (
-            f"band: {100 * confidence:g} % t-interval over {seeds} seeds"
-            if seeds >= MIN_SEEDS
-            else ("one seed" if seeds == 1 else f"{seeds} seeds, no band")
-        )
+        note = "one seed" if seeds == 1 else f"{seeds} seeds (thin lines)"
+        if seeds >= MIN_SEEDS:
+            note += f", band: {100 * confidence:g} % t-interval over seeds"
         figure.supxlabel(
-            f"Running mean over a tenth of the run; {band_note}; dashed: policy = reference.",
+            f"Running mean over a tenth of the run; {note}; dashed: policy = reference.",
             fontsize=8,
             color=GREY,
             x=0.01,

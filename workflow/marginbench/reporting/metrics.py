@@ -18,7 +18,7 @@ from marginbench.identity import content_id, file_sha256
 from marginbench.records import ANSWER_SCORES, METRICS, read_table, write_table
 
 FLOAT_FORMAT = "%.10g"
-ITEM_COLUMNS = ["dataset", "model", "method", "seed", "generation", "metric", "judge", "item", "value"]
+ITEM_COLUMNS = ["dataset", "model", "method", "seed", "generation", "metric", "judge", "item", "value", "weight"]
 HEADLINE_BENCH = "in_domain"
 
 ANSWER_METRICS = {
@@ -114,8 +114,9 @@ def _judge_rows(path: Path, bench: str) -> Iterable[dict[str, Any]]:
     se = None if share is None else float(np.sqrt(share * (1 - share) / asked))
     yield {"metric": _metric_id(bench, "judge_null"), "value": share, "se": se, "n": asked}
     if score.get("length_controlled_winrate") is not None:
-        value, se = _required(score, ("length_controlled_winrate", "lc_standard_error"), path)
-        yield {"metric": _metric_id(bench, "length_controlled_winrate"), "value": value, "se": se, "n": int(total)}
+        # No SE: the package's lc_standard_error is that of the fitted values, not a sampling error.
+        value = score["length_controlled_winrate"]
+        yield {"metric": _metric_id(bench, "length_controlled_winrate"), "value": value, "se": None, "n": int(total)}
 
 
 def collect_metrics(runs: list[RunFiles]) -> pd.DataFrame:
@@ -157,14 +158,15 @@ def _preferences(path: Path) -> pd.Series:
 def collect_items(runs: list[RunFiles]) -> pd.DataFrame:
     """Values per question (answers, preferences) and per document (capability), for paired differences within a seed.
 
-    Columns ITEM_COLUMNS; `item` is the question_id, the hash of the instruction, or the task's doc_id.
+    Columns ITEM_COLUMNS; `item` is the question_id, the hash of the instruction, or the task's doc_id. `weight` is 1,
+    or what the task's own mean weighs a document by (bytes, for bits per byte).
     """
     frames = []
 
-    def add(run: RunFiles, generation: str, metric: str, judge: str, values: pd.Series) -> None:
+    def add(run: RunFiles, generation: str, metric: str, judge: str, values: pd.Series, weights: Any = 1.0) -> None:
         labels = {**run.key, "generation": generation, "metric": metric, "judge": judge}
-        frame = pd.DataFrame({**labels, "item": values.index.astype(str), "value": values.to_numpy(float)})
-        frames.append(frame)
+        columns = {"item": values.index.astype(str), "value": values.to_numpy(float), "weight": weights}
+        frames.append(pd.DataFrame({**labels, **columns}))
 
     for run in runs:
         for (generation, bench), path in run.answer_scores.items():
@@ -174,17 +176,16 @@ def collect_items(runs: list[RunFiles]) -> pd.DataFrame:
             add(run, generation, _metric_id(bench, "win_rate"), judge, _preferences(path))
         for task, path in run.capability.items():
             samples = read_json(path).get("samples") or []
-            add(
-                run,
-                "",
-                task,
-                "",
-                pd.Series({str(sample["doc_id"]): sample["value"] for sample in samples}, dtype=float),
-            )
+            values = pd.Series({str(sample["doc_id"]): sample["value"] for sample in samples}, dtype=float)
+            add(run, "", task, "", values, [float(sample.get("weight", 1.0)) for sample in samples])
     frames = [frame for frame in frames if len(frame)]
     if not frames:
         return pd.DataFrame(columns=ITEM_COLUMNS)
-    return pd.concat(frames, ignore_index=True)[ITEM_COLUMNS].sort_values(ITEM_COLUMNS[:-1]).reset_index(drop=True)
+    return (
+        pd.concat(frames, ignore_index=True)[ITEM_COLUMNS]
+        .sort_values(ITEM_COLUMNS[:-2], kind="stable")
+        .reset_index(drop=True)
+    )
 
 
 def write_items(items: pd.DataFrame, path: str | Path) -> None:

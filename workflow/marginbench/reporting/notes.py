@@ -21,7 +21,7 @@ def interval_note(cells: pd.DataFrame, shared: dict[str, Any]) -> str:
     level = f"{100 * shared['confidence']:g} %"
     seeds = int(cells["seeds"].max())
     if seeds == 1:
-        return f"One seed: {level} intervals are over prompts, not over trainings."
+        return f"One seed: {level} intervals are over prompts (documents), not over trainings."
     if seeds < MIN_SEEDS:
         return f"{seeds} seeds: too few for an interval over trainings; means only."
     once = [label for stage, label in STAGES.items() if stage not in shared.get("reseed", [])]
@@ -93,8 +93,12 @@ def _partial(cells: pd.DataFrame) -> list[str]:
 
 def _no_difference(cells: pd.DataFrame) -> list[str]:
     """Differences that stand without an interval beside means that have one."""
+    shown = cells["metric"].map(lambda metric: describe(metric).capability or metric == "true_reward")
     rows = cells[
-        cells["vs_start"].notna() & cells["vs_start_low"].isna() & cells["mean_over"].isin([OVER_ITEMS, OVER_SEEDS])
+        shown
+        & cells["vs_start"].notna()
+        & cells["vs_start_low"].isna()
+        & cells["mean_over"].isin([OVER_ITEMS, OVER_SEEDS])
     ]
     labels = [describe(metric).label for metric in rows["metric"].unique()]
     if not labels:

@@ -8,6 +8,8 @@ from marginbench.files import read_json
 from marginbench.records import MARGINS, read_table
 from marginbench.statistics.intervals import wilson_interval
 
+CHANCE = 0.5
+
 
 def _cell_name(path: Path, up: int) -> str:
     """`dataset/model`, with the seed where a shared stage was redrawn for every seed."""
@@ -59,8 +61,8 @@ def _not_computed(scores: Iterable[str | Path]) -> list[dict[str, str]]:
     reasons = {}
     for path in scores:
         score = read_json(path)
-        if score.get("length_controlled_winrate") is None and score.get("length_controlled_reason"):
-            reasons["length-controlled win rate", str(score["length_controlled_reason"])] = None
+        if score.get("length_controlled_winrate") is None and score.get("lc_reason"):
+            reasons["length-controlled win rate", str(score["lc_reason"])] = None
     return [{"what": what, "why": why} for what, why in sorted(reasons)]
 
 
@@ -68,8 +70,12 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def _span(value: float, low: float, high: float) -> str:
+    return f"{_percent(value)} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
 def shared_lines(shared: Mapping[str, Any]) -> list[str]:
-    """The shared stages in sentences for people: is the reward model better than chance, do the labels hold?"""
+    """The shared stages in sentences for people: do the labels hold, is the reward model better than chance?"""
     lines = []
     for corpus, report in sorted(shared.get("classifiers", {}).items()):
         full = report["full_review"]
@@ -78,10 +84,22 @@ def shared_lines(shared: Mapping[str, Any]) -> list[str]:
             f"{_percent(full['judge_accuracy'])} right on {report['held_out']} reviews that neither has seen; "
             f"they agree on {_percent(full['agreement'])}."
         )
-    for cell, report in sorted(shared.get("margins", {}).items()):
-        positive = report["positive"]
-        lines.append(
-            f"{cell}: margin above 0 on {_percent(positive['value'])} of {report['pairs']} pairs "
-            f"[{_percent(positive['low'])}, {_percent(positive['high'])}]."
-        )
+    for cell, report in sorted(shared.get("pairs", {}).items()):
+        agreement = report.get("label_agreement")
+        labels = "" if agreement is None else f"; the label agrees with the score on {_percent(agreement)}"
+        lines.append(f"{cell}: {report['pairs']} pairs{labels}.")
+    for cell, report in sorted(shared.get("reward_models", {}).items()):
+        lines.append(f"{cell}: reward model, pairs of prompts kept out: {_accuracy(report)}.")
     return lines
+
+
+def _accuracy(report: Mapping[str, Any]) -> str:
+    found = [_against_chance(report["holdout"], "labels")]
+    if report.get("holdout_true_order"):
+        found.append(_against_chance(report["holdout_true_order"], "pairs by the ground truth's order"))
+    return ", ".join(found)
+
+
+def _against_chance(part: Mapping[str, Any], of: str) -> str:
+    doubt = "" if part["ci"][0] > CHANCE else " (not clearly above chance)"
+    return f"{_span(part['accuracy'], *part['ci'])} right on {part['n']} {of}{doubt}"

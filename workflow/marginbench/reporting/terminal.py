@@ -3,6 +3,7 @@
 Reads table.csv and shared.json only; neither torch nor matplotlib is imported.
 """
 
+import textwrap
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -18,6 +19,8 @@ from marginbench.reporting.shared import shared_lines
 from marginbench.reporting.table import read_cells
 
 WIDTH = 100
+GAP = 3
+"""Blank characters between columns."""
 FILES = (
     ("table", ("table.md", "table.csv", "table.tex")),
     ("figures", ("figures/reward_kl.png", "figures/learning_curves.png")),
@@ -28,38 +31,55 @@ FILES = (
 
 def _column_width(panel: Panel, column: int) -> int:
     texts = [text for _, row in panel.rows for text in (row[column].value, row[column].interval)]
-    return max([len(text) for text in texts] + [len(word) for word in panel.heads[column].split()])
+    return max(len(text) for text in [*texts, *_words(panel.heads[column])])
+
+
+def _words(head: str) -> list[str]:
+    """Pieces that a head may be broken into: a unit and an arrow stay together, `(%) ↑`."""
+    pieces: list[str] = []
+    for word in head.split():
+        if pieces and (word in "↑↓" or pieces[-1] == "Δ"):
+            pieces[-1] += f" {word}"
+        else:
+            pieces.append(word)
+    return pieces
+
+
+def _wrapped(head: str, width: int) -> str:
+    lines: list[str] = []
+    for piece in _words(head):
+        if lines and len(lines[-1]) + 1 + len(piece) <= width:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(piece)
+    return "\n".join(lines)
+
+
+def _names_width(panel: Panel) -> int:
+    return max(len(text) for text in ("method", *(method_label(method) for method, _ in panel.rows)))
 
 
 def split_columns(panel: Panel, width: int) -> list[list[int]]:
     """Columns of a panel in groups, each of which fits `width` characters beside the methods' names."""
-    names = max(len("method"), *(len(method_label(method)) for method, _ in panel.rows)) + 4
     groups: list[list[int]] = [[]]
-    used = names
+    used = _names_width(panel)
     for column in range(len(panel.heads)):
-        need = _column_width(panel, column) + 2
+        need = _column_width(panel, column) + GAP
         if groups[-1] and used + need > width:
             groups.append([])
-            used = names
+            used = _names_width(panel)
         groups[-1].append(column)
         used += need
     return groups
 
 
-def _table(panel: Panel, columns: list[int], title: bool) -> Table:
-    table = Table(
-        title=panel.title if title else None,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
-    table.add_column("method", no_wrap=True)
+def _table(panel: Panel, columns: list[int]) -> Table:
+    # The box draws one character between columns, the padding adds the rest of GAP.
+    table = Table(box=SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+    table.add_column("method", no_wrap=True, min_width=_names_width(panel))
     for column in columns:
-        table.add_column(
-            panel.heads[column], justify="right", min_width=_column_width(panel, column), vertical="bottom"
-        )
+        width = _column_width(panel, column)
+        table.add_column(_wrapped(panel.heads[column], width), justify="right", width=width, no_wrap=True)
     for method, row in panel.rows:
         cells = []
         for column in columns:
@@ -79,14 +99,17 @@ def show(study_dir: str | Path, console: Console | None = None) -> None:
             raise UserError(f"{folder / name}: not there yet; run `snakemake {folder.name}` first")
     console = console or Console(width=WIDTH, highlight=False)
     cells, shared = read_cells(folder / "table.csv"), read_json(folder / "shared.json")
-    console.print(Text(shared["title"], style="bold"), "")
+    console.print(Text(shared["title"], style="bold"))
+    console.print()
     for panel in panels(cells):
-        for number, columns in enumerate(split_columns(panel, min(WIDTH, console.width))):
-            console.print(_table(panel, columns, title=number == 0))
+        console.print(Text(panel.title, style="bold"))
+        for columns in split_columns(panel, min(WIDTH, console.width)):
+            console.print(_table(panel, columns))
             console.print()
     console.print("[interval] below each value. Δ: difference to the SFT start, paired.", markup=False)
     for line in [*notes(cells, shared), *shared_lines(shared)]:
-        console.print(Text(f"- {line}"))
+        wrapped = textwrap.fill(line, min(WIDTH, console.width), initial_indent="- ", subsequent_indent="  ")
+        console.print(Text(wrapped), soft_wrap=True)
     console.print()
     for label, names in FILES:
         present = [str(folder / name) for name in names if (folder / name).is_file()]

@@ -67,16 +67,26 @@ def t_interval(mean: float, se: float, n: int, confidence: float, how: str = OVE
     return Interval(mean, mean - half, mean + half, se, n, how)
 
 
-def mean_interval(values: Sequence[float], confidence: float, how: str = OVER_ITEMS) -> Interval:
+def mean_interval(
+    values: Sequence[float], confidence: float, how: str = OVER_ITEMS, weights: Sequence[float] | None = None
+) -> Interval:
     """Student's t interval of the mean of independent units: mean +- t_{n-1} sd / sqrt(n), sd with n - 1.
 
-    One unit gives the mean without an interval. Raises ValueError on empty or non-finite values.
+    With `weights` (bytes of a document, say) the mean is weighted and its SE is the linearised one of a ratio,
+    sqrt(n / (n - 1) sum w^2 (x - mean)^2) / sum w (Cochran 1977, 2.11), which equal weights turn into sd / sqrt(n).
+    One unit gives the mean without an interval. Raises ValueError on empty or non-finite values, weights not above 0.
     """
     array = _values(values, "values")
-    mean = float(array.mean())
-    if len(array) == 1:
+    n = len(array)
+    weight = np.ones(n) if weights is None else _values(weights, "weights")
+    if len(weight) != n or not (weight > 0).all():
+        raise ValueError(f"{len(weight)} weights for {n} values: one above 0 is needed for each")
+    # `average` sums in another order than `mean`; unweighted means should be exactly those of the long table.
+    mean = float(array.mean() if weights is None else np.average(array, weights=weight))
+    if n == 1:
         return Interval(mean, None, None, None, 1, NO_INTERVAL)
-    return t_interval(mean, float(array.std(ddof=1) / math.sqrt(len(array))), len(array), confidence, how)
+    se = math.sqrt(n / (n - 1) * float((weight**2 * (array - mean) ** 2).sum())) / float(weight.sum())
+    return t_interval(mean, se, n, confidence, how)
 
 
 def seeds_interval(per_seed: Sequence[float], confidence: float) -> Interval:
@@ -88,11 +98,16 @@ def seeds_interval(per_seed: Sequence[float], confidence: float) -> Interval:
 
 
 def paired_difference(
-    a: Sequence[float] | pd.Series, b: Sequence[float] | pd.Series, confidence: float, how: str = OVER_ITEMS
+    a: Sequence[float] | pd.Series,
+    b: Sequence[float] | pd.Series,
+    confidence: float,
+    how: str = OVER_ITEMS,
+    weights: pd.Series | None = None,
 ) -> Interval:
     """Interval of mean(a - b) over units that both have: SE = sd(a - b) / sqrt(n) (Miller 2024, arXiv 2411.00640).
 
-    Two Series are matched by index, and must hold the same one; two plain lists are matched by position.
+    Two Series are matched by index, and must hold the same one; two plain lists are matched by position. `weights` is
+    indexed as `a`.
     """
     if isinstance(a, pd.Series) and isinstance(b, pd.Series):
         for name, series in (("a", a), ("b", b)):
@@ -102,13 +117,16 @@ def paired_difference(
         if only_one:
             raise ValueError(f"not paired: {len(only_one)} units are on one side only, the first is {only_one[0]!r}")
         b = b.loc[a.index]
+        weights = None if weights is None else weights.loc[a.index]
     x, y = _values(a, "a"), _values(b, "b")
     if len(x) != len(y):
         raise ValueError(f"not paired: {len(x)} values against {len(y)}")
-    return mean_interval(x - y, confidence, how)
+    return mean_interval(x - y, confidence, how, weights)
 
 
-def paired_seeds_difference(a: Sequence[float] | pd.Series, b: Sequence[float] | pd.Series, confidence: float):
+def paired_seeds_difference(
+    a: Sequence[float] | pd.Series, b: Sequence[float] | pd.Series, confidence: float
+) -> Interval:
     """`paired_difference` with trainings as units: no interval below MIN_SEEDS."""
     difference = paired_difference(a, b, confidence, OVER_SEEDS)
     if difference.n >= MIN_SEEDS:
