@@ -82,6 +82,7 @@ def _saved(weights: Path) -> str:
         return _sha256((name, opened.get_tensor(name)) for name in opened.keys())  # noqa: SIM118 - not a mapping
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("kind", TUNINGS)
 def test_weights_equal_stock_trl(toy_model: Path, tmp_path: Path, kind: str, loss_type: str) -> None:

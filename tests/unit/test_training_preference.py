@@ -1,0 +1,338 @@
+"""The preference trainer: the optimiser batch is the unit, a killed run resumes exactly, TRL has not moved under us."""
+
+import hashlib
+import importlib.metadata
+import inspect
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from marginbench.errors import UserError
+from marginbench.identity import file_sha256
+from marginbench.methods.registry import load_method
+from marginbench.models.loading import load_model
+from marginbench.models.manifest import read_manifest
+from marginbench.records import TRAIN_LOG, check_table
+from marginbench.study import Full, Lora, Optimisation
+from marginbench.training.preference import train_policy
+from marginbench.training.reference import compute_reference
+from transformers import Trainer, TrainerCallback
+from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.utils import add_fused_lm_head
+
+# A method of every need: batch statistics, a state, margins, a planned column, a draw-free filter, its own order.
+NEEDY = '''"""DPO whose beta follows the batch's mean margin against a running mean; only to exercise the trainer."""
+
+import numpy as np
+from pydantic import Field
+
+from marginbench.methods.base import MethodParams, Needs, PairLoss, Plan, log_ratio_margin
+
+
+class Params(MethodParams):
+    beta: float = Field(0.1, gt=0, description="Base beta.")
+    ordered: bool = Field(False, description="Train in descending order of the margin.")
+
+
+def needs(params):
+    return Needs(reference=True, margins=True, whole_batch=True, state=True, draws=True, order=params.ordered)
+
+
+def plan(margins, params):
+    order = np.argsort(-margins, kind="stable") if params.ordered else None
+    return Plan(columns={"weight": 1 / (1 + np.exp(-margins))}, order=order)
+
+
+def initial_state(params):
+    return {"mean": 0.0, "batches": 0.0}
+
+
+def loss(batch, params, state):
+    from torch.nn.functional import logsigmoid
+
+    margin = log_ratio_margin(batch)
+    mean = 0.9 * state["mean"] + 0.1 * margin.detach().mean().item()
+    beta = params.beta * (1 + (margin.mean() - mean).tanh())
+    kept = sorted(range(len(batch.pair_ids)), key=lambda i: batch.pair_ids[i])[1:]
+    return PairLoss(
+        -batch.columns["weight"] * logsigmoid(beta * margin),
+        logs={"beta": beta.detach(), "margin": batch.margin, "ema": margin.new_tensor(mean)},
+        state={"mean": mean, "batches": state["batches"] + 1},
+        kept=kept,
+    )
+
+
+EXAMPLE = ()
+'''
+
+LORA = Lora(rank=4, alpha=8)
+
+
+@pytest.fixture(scope="module")
+def setting(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    draw = np.random.default_rng(2)
+
+    def ids(low: int, high: int) -> list[int]:
+        return draw.integers(5, 200, draw.integers(low, high)).tolist()
+
+    rows = [(f"pair{i:02d}", "train", ids(3, 9), ids(2, 20), ids(2, 20)) for i in range(26)]
+    tokens = pd.DataFrame(rows, columns=["pair_id", "split", "prompt_ids", "chosen_ids", "rejected_ids"])
+    manifest = read_manifest(toy_model)
+    reference = compute_reference(
+        load_model(manifest),
+        tokens,
+        max_length=32,
+        precision="fp32",
+        batch_size=7,
+        model_hash=manifest.weights_hash,
+        template_hash="plain",
+        pad_id=0,
+    )
+    margins = pd.DataFrame({"pair_id": tokens["pair_id"], "margin": draw.normal(0, 1, len(tokens))})
+    folder = tmp_path_factory.mktemp("methods")
+    (folder / "needy.py").write_text(NEEDY)
+    return {
+        "start_manifest": toy_model,
+        "tokens": tokens,
+        "reference": reference,
+        "margins": margins.sample(frac=1, random_state=0),
+        "template_hash": "plain",
+        "dataset_id": "pairs",
+        "model_id": "toy",
+        "seed": 1,
+        "folder": folder,
+    }
+
+
+def _train(setting: dict[str, Any], out_dir: Path, name: str = "dpo", params: dict | None = None, **changes: Any):
+    """Train on the toy; keys of Optimisation are taken out of `changes`."""
+    base = {
+        "epochs": 2,
+        "batch_size": 8,
+        "micro_batch_size": 8,
+        "learning_rate": 1e-3,
+        "max_length": 32,
+        "tuning": LORA,
+    }
+    opt = {key: changes.pop(key) for key in list(changes) if key in Optimisation.model_fields}
+    given = {**setting, **changes}
+    method = load_method(name, params, given.pop("folder"))
+    return train_policy(method=method, opt=Optimisation(**{**base, **opt}), out_dir=out_dir, **given)
+
+
+def _weights(out_dir: Path) -> str:
+    return file_sha256(next((out_dir / "weights").glob("*.safetensors")))
+
+
+def _series(log: pd.DataFrame, quantity: str) -> list[float]:
+    return log[log["quantity"] == quantity].sort_values("step")["value"].tolist()
+
+
+class _Gradients(TrainerCallback):
+    """Keeps the gradient of the first optimiser step."""
+
+    def __init__(self) -> None:
+        self.first: torch.Tensor | None = None
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if self.first is None:
+            self.first = torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
+
+
+class _Killed(Exception):
+    pass
+
+
+class _KillAfter(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.step:
+            raise _Killed
+
+
+def test_log_and_files(setting: dict[str, Any], tmp_path: Path) -> None:
+    calls = []
+    progress = lambda done, total, note="": calls.append((done, total))  # noqa: E731
+    log = _train(setting, tmp_path / "run", progress=progress)
+    check_table(log, TRAIN_LOG, "log")
+    assert calls == [(step, 6) for step in range(1, 7)]  # 26 pairs, 3 full batches, 2 epochs
+    assert log["step"].unique().tolist() == [1, 2, 3, 4, 5, 6]
+    wanted = {"loss", "learning_rate", "reward_margin", "reward_accuracy", "logp_chosen", "logp_rejected", "grad_norm"}
+    assert set(log["quantity"]) == wanted
+    assert _series(log, "loss")[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert _series(log, "loss")[-1] < math.log(2)
+    assert max(_series(log, "learning_rate")) == 1e-3
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", "weights"]
+    manifest = read_manifest(tmp_path / "run" / "manifest.json", verify=True)
+    assert manifest.kind == "adapter"
+    assert manifest.base.weights_hash == read_manifest(setting["start_manifest"]).weights_hash
+    assert manifest.facts == {"method": "dpo", "params": {"beta": 0.1, "label_smoothing": 0.0}, "steps": 6}
+    load_model(manifest)
+
+
+def test_full_fine_tuning_saves_a_model(setting: dict[str, Any], tmp_path: Path) -> None:
+    log = _train(setting, tmp_path / "run", tuning=Full(), epochs=1)
+    assert _series(log, "loss")[0] == pytest.approx(math.log(2), abs=1e-5)
+    manifest = read_manifest(tmp_path / "run" / "manifest.json", verify=True)
+    assert manifest.kind == "model"
+    before, after = load_model(setting["start_manifest"]), load_model(manifest)
+    changed = [not torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True)]
+    assert all(changed)
+
+
+def test_methods_see_the_same_order_and_start(setting: dict[str, Any], tmp_path: Path) -> None:
+    logs = {name: _train(setting, tmp_path / name, name) for name in ("dpo", "ipo")}
+    other = _train(setting, tmp_path / "seed", seed=2)
+    first = {name: _series(log, "logp_chosen")[0] for name, log in logs.items()}
+    assert first["dpo"] == first["ipo"]
+    assert _series(other, "logp_chosen")[0] != first["dpo"]
+    assert _weights(tmp_path / "dpo") != _weights(tmp_path / "ipo")
+
+
+def test_zero_epochs_save_the_start(setting: dict[str, Any], tmp_path: Path) -> None:
+    assert len(_train(setting, tmp_path / "run", epochs=0)) == 0
+    ids = torch.tensor([[5, 6, 7, 8]])
+    start, policy = load_model(setting["start_manifest"]), load_model(tmp_path / "run" / "manifest.json")
+    assert torch.equal(start(ids).logits, policy(ids).logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", [LORA, Full()], ids=["lora", "full"])
+@pytest.mark.parametrize("name", ["dpo", "ipo", "needy"])
+def test_the_optimiser_batch_is_the_unit(setting: dict[str, Any], tmp_path: Path, name: str, tuning: Any) -> None:
+    """Gradient of the first step and loss of every step, for micro-batches 8 x 1, 4 x 2 and 1 x 8."""
+    losses, gradients = [], []
+    for micro in (8, 4, 1):
+        keep = _Gradients()
+        log = _train(
+            setting,
+            tmp_path / str(micro),
+            name,
+            micro_batch_size=micro,
+            tuning=tuning,
+            epochs=1,
+            max_grad_norm=1e9,
+            warmup_fraction=0.0,
+            callbacks=(keep,),
+        )
+        losses.append([_series(log, quantity) for quantity in ("loss", "reward_margin", "logp_chosen")])
+        gradients.append(keep.first)
+    scale = gradients[0].abs().max()
+    assert scale > 0
+    for gradient in gradients[1:]:
+        assert ((gradient - gradients[0]).abs().max() / scale).item() < 1e-5
+    for values in losses[1:]:
+        np.testing.assert_allclose(values[0], losses[0][0], rtol=1e-5)
+        np.testing.assert_allclose(values[2], losses[0][2], rtol=1e-5)
+        np.testing.assert_allclose(values[1], losses[0][1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_planned_order_is_followed(setting: dict[str, Any], tmp_path: Path) -> None:
+    log = _train(setting, tmp_path / "run", "needy", {"ordered": True}, epochs=1)
+    ranked = np.sort(setting["margins"]["margin"])[::-1].astype(np.float32)
+    expected = ranked[:24].reshape(3, 8).mean(axis=1)
+    np.testing.assert_allclose(_series(log, "margin"), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "tuning", "micro", "dropout"),
+    [("dpo", "lora", 8, 0.0), ("dpo", "lora", 4, 0.3), ("dpo", "full", 4, 0.0), ("needy", "lora", 4, 0.0)],
+)
+def test_a_killed_run_resumes_exactly(
+    setting: dict[str, Any], tmp_path: Path, name: str, tuning: str, micro: int, dropout: float
+) -> None:
+    changes = {
+        "tuning": Full() if tuning == "full" else Lora(rank=4, alpha=8, dropout=dropout),
+        "micro_batch_size": micro,
+        "checkpoint_steps": 2,
+    }
+    whole = _train(setting, tmp_path / "whole", name, **changes)
+    with pytest.raises(_Killed):
+        _train(setting, tmp_path / "killed", name, callbacks=(_KillAfter(5),), **changes)
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    steps = []
+    progress = lambda done, total, note="": steps.append(done)  # noqa: E731
+    resumed = _train(setting, tmp_path / "killed", name, progress=progress, **changes)
+    assert steps == [5, 6]
+    assert _weights(tmp_path / "killed") == _weights(tmp_path / "whole")
+    pd.testing.assert_frame_equal(resumed, whole, check_exact=True)
+    assert not (tmp_path / "killed" / "checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_broken_or_foreign_checkpoint_is_not_taken_up(setting: dict[str, Any], tmp_path: Path) -> None:
+    whole = _train(setting, tmp_path / "whole", checkpoint_steps=2)
+    with pytest.raises(_Killed):
+        _train(setting, tmp_path / "run", checkpoint_steps=2, callbacks=(_KillAfter(5),))
+    newest = tmp_path / "run" / "checkpoint" / "checkpoint-4"
+    (newest / "method_state.json").unlink()  # as if it had been killed while it was written
+    steps = []
+    progress = lambda done, total, note="": steps.append(done)  # noqa: E731
+    with pytest.raises(_Killed):
+        _train(setting, tmp_path / "run", checkpoint_steps=2, callbacks=(_KillAfter(5),), progress=progress)
+    assert steps == [3, 4, 5]
+    other = _train(setting, tmp_path / "run", params={"beta": 0.2}, checkpoint_steps=2)
+    assert len(_series(other, "loss")) == 6
+    again = _train(setting, tmp_path / "run", checkpoint_steps=2)
+    pd.testing.assert_frame_equal(again, whole, check_exact=True)
+
+
+def test_what_must_stop_a_run(setting: dict[str, Any], tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="1 of 26 pairs are missing, the first is pair03"):
+        _train(setting, out, reference=setting["reference"].drop(index=3))
+    with pytest.raises(UserError, match="made with another max_length than"):
+        _train(setting, out, max_length=40)
+    with pytest.raises(UserError, match="made with another precision than"):
+        _train(setting, out, precision="bf16")
+    with pytest.raises(UserError, match="made with another template than"):
+        _train(setting, out, template_hash="chat")
+    with pytest.raises(UserError, match="`needy` needs margins and got none"):
+        _train(setting, out, "needy", margins=None)
+    with pytest.raises(UserError, match="margins: 1 of 26 pairs have none"):
+        _train(setting, out, "needy", margins=setting["margins"].iloc[1:])
+    with pytest.raises(UserError, match="batch_size 32 is more than the 26 examples"):
+        _train(setting, out, batch_size=32, micro_batch_size=4)
+    with pytest.raises(UserError, match="needs the whole batch"):
+        _train(setting, out, "needy", micro_batch_size=2, tuning=Lora(rank=4, alpha=8, dropout=0.1))
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step \d"):
+        _train(setting, out, "ipo", {"reduction": "sum", "beta": 1e-30}, max_grad_norm=1e30)
+    assert not (out / "manifest.json").exists()
+
+
+TRL_VERSION = "1.16.0"
+SOURCES = {
+    DPOTrainer.__init__: "632f447c71dcb043",
+    DPOTrainer._prepare_dataset: "35e349e8e8266df4",
+    DPOTrainer._precompute_ref_logps: "f2c098c7da6ca701",
+    DPOTrainer._compute_loss: "5e58a1699e0d76cd",
+    DPOTrainer.compute_loss: "c453890e84beb4cb",
+    DPOTrainer.training_step: "bba41f264647016a",
+    DPOTrainer.log: "e80e122cfe5fd8ad",
+    DPOTrainer._save_checkpoint: "b6ee0a370c266b6f",
+    DataCollatorForPreference.torch_call: "0b8bb4c294bf8420",
+    add_fused_lm_head: "422d009f04b66659",
+    Trainer.get_batch_samples: "0b3727386f73f670",
+    Trainer.training_step: "e9760c8ee10308d5",
+    Trainer._run_epoch: "31aff00f34c302a2",
+    Trainer._save_checkpoint: "a9111e30faa99339",
+}
+
+
+def test_the_internals_we_lean_on_have_not_moved() -> None:
+    found = importlib.metadata.version("trl")
+    assert found == TRL_VERSION, f"trl is {found}, training/trainer.py was written against {TRL_VERSION}"
+    for member, expected in SOURCES.items():
+        digest = hashlib.sha256(inspect.getsource(member).encode()).hexdigest()[:16]
+        assert digest == expected, (
+            f"{member.__module__}.{member.__qualname__} has changed; read it, adapt training/trainer.py, "
+            "run tests/parity/test_trl_golden.py, then write the new hash here"
+        )
