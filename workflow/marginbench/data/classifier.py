@@ -25,6 +25,9 @@ from marginbench.job import Progress, quiet
 from marginbench.study import ReviewsCorpus
 
 ANALYSIS = {"ngram_range": (1, 2), "sublinear_tf": True, "lowercase": True, "token_pattern": r"(?u)\b\w\w+\b"}
+MEASURED = 2000
+"""Held-out reviews on which the two classifiers are measured, at most: a standard error below one point."""
+
 MIN_DOCUMENTS, MAX_FEATURES, INVERSE_PENALTY = 2, 60000, 4.0
 
 
@@ -147,7 +150,8 @@ def fit_halves(
     for done, half in enumerate(halves, start=2):
         fitted.append(TextClassifier.fit(half["text"].tolist(), half["label"].tolist(), seed))
         progress(done, 4, "classifier fitted")
-    texts, labels = split.held_out["text"].tolist(), split.held_out["label"].to_numpy()
+    held_out = split.held_out.tail(MEASURED)  # the far end: prompts, negative on purpose, stand at the front
+    texts, labels = held_out["text"].tolist(), held_out["label"].to_numpy()
     snippets = [" ".join(text.split(" ")[:COMPLETION_WORDS]) for text in texts]
     report = {
         "trained_on": {"ground_truth": len(halves[0]), "judge": len(halves[1])},

@@ -42,6 +42,7 @@ def _text(role: str, pair: Any) -> dict[str, Any]:
 
 def _preference_texts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed: int) -> pd.DataFrame:
     """Training prompts with their chosen answers as sft; held-out prompts once each as eval or perplexity."""
+    pairs = pairs.sort_values("pair_id")
     kept_out = evaluation_prompts(pairs, corpus)
     first = pairs.drop_duplicates("prompt_id").set_index("prompt_id", drop=False)
     held = draw(kept_out, None, "held_out_roles", seed)
@@ -67,9 +68,9 @@ def read_corpus(corpus: Corpus, seed: int) -> tuple[pd.DataFrame, dict[str, Any]
     """The TEXTS frame of a corpus and a report (rows, problems with row numbers, texts per role and label).
 
     Use the seed that `fit_halves` gets: the classifiers' reviews are kept apart only within one split. A corpus of
-    reviews has the roles prompt, eval, sft and perplexity; a preference dataset has no `prompt`
-    texts, its pairs are given. Evaluation prompts are never training prompts. Raises UserError as the sources do, and when
-    there are too few texts for the roles.
+    reviews has the roles prompt, eval, sft and perplexity; a preference dataset has no `prompt` texts, its pairs are
+    given. Evaluation prompts are never training prompts. Raises UserError as the sources do, and when there are too
+    few texts for the roles.
     """
     if isinstance(corpus, ReviewsCorpus):
         reviews, report = load_with_report(corpus)

@@ -87,26 +87,24 @@ def _opponents(prompts: pd.DataFrame, couples: list, ground_truth: TextClassifie
     def score(answers: list[tuple[str, str]]) -> np.ndarray:
         return true_reward(ground_truth, [text_of[prompt_id] + answer for prompt_id, answer in answers])
 
-    first = score([(p, a.text) for p, a, _ in couples])
-    second = score([(p, b.text) for p, _, b in couples])
+    samples = [(prompt_id, sample) for prompt_id, *two in couples for sample in two]
+    scores = score([(prompt_id, sample.text) for prompt_id, sample in samples]).tolist()
+    sides = [(s.text, value, s.finish_reason == "stop") for (_, s), value in zip(samples, scores, strict=True)]
+    pairs = [
+        {"prompt_id": p, "prompt": prompts.at[p, "prompt"], "sides": sides[i : i + 2], "source": "sample_vs_sample"}
+        for i, (p, _) in list(enumerate(samples))[::2]
+    ]
     against = _against_review(prompts, tier, seed)
-    pairs = []
-    for (prompt_id, a, b), score_a, score_b in zip(couples, first, second, strict=True):
-        sides = [
-            (a.text, float(score_a), a.finish_reason == "stop"),
-            (b.text, float(score_b), b.finish_reason == "stop"),
-        ]
-        source = "sample_vs_sample"
-        if prompt_id in against:
-            best = sides[int(score_b > score_a)]
-            words = prompts.at[prompt_id, "completion"].split(" ")
-            # The completion starts with a space, so splitting gives an empty first word: as many words as the sample.
-            review = " ".join(words[: len(best[0].split()) + 1])
-            sides = [best, (review, float(score([(prompt_id, review)])[0]), False)]
-            source = "sample_vs_review"
-        pairs.append(
-            {"prompt_id": prompt_id, "prompt": prompts.at[prompt_id, "prompt"], "sides": sides, "source": source}
-        )
+    replaced = [pair for pair in pairs if pair["prompt_id"] in against]
+    reviews = []
+    for pair in replaced:
+        pair["sides"] = [max(pair["sides"], key=lambda side: side[1])]
+        pair["source"] = "sample_vs_review"
+        # The completion starts with a space, so splitting gives an empty first word: as many words as the sample.
+        words = prompts.at[pair["prompt_id"], "completion"].split(" ")
+        reviews.append((pair["prompt_id"], " ".join(words[: len(pair["sides"][0][0].split()) + 1])))
+    for pair, (_, text), value in zip(replaced, reviews, score(reviews).tolist(), strict=True):
+        pair["sides"].append((text, value, False))
     return pairs
 
 

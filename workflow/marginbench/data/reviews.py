@@ -78,9 +78,6 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if missing:
         found = ", ".join(map(str, frame.columns[:8]))
         raise UserError(f"{path}: no column {' and '.join(missing)}; the columns are {found}")
-    absent = frame[["text", "label"]].isna().any(axis=1)
-    if absent.any():
-        raise UserError(f"{path}: row {int(absent.to_numpy().argmax())} (from 0) has too few fields; mend the row")
     return frame
 
 
