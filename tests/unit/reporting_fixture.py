@@ -123,7 +123,7 @@ def write_study(root: Path, seeds: list[int]) -> list[dict]:
     for method in METHODS:
         for seed in seeds:
             folder = root / "made_up/imdb_high/smollm2_135m" / method / f"seed{seed}"
-            write_json(folder / "spec.json", {"method": method, "seed": seed})
+            write_json(folder / "spec.json", {"method": method, "spec_hash": content_id(method, seed)})
             scores, annotations = _judged(folder, method, seed)
             runs.append(
                 {

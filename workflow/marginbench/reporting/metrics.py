@@ -14,7 +14,7 @@ import pandas as pd
 
 from marginbench.errors import UserError
 from marginbench.files import atomic_path, read_json, write_text
-from marginbench.identity import content_id, file_sha256
+from marginbench.identity import content_id
 from marginbench.records import ANSWER_SCORES, METRICS, read_table, write_table
 
 FLOAT_FORMAT = "%.10g"
@@ -56,7 +56,7 @@ class RunFiles:
 def run_files(record: Mapping[str, Any]) -> RunFiles:
     """A run as the workflow describes it (`Plan.runs`): paths by `generation/bench` and `generation/bench/judge`.
 
-    `spec` is hashed (SHA-256, 16 digits); `capability` is the folder of the task files, or None.
+    `spec` carries the run's spec hash; `capability` is the folder of the task files, or None.
     """
     spec = Path(record["spec"])
     folder = Path(record["capability"]) if record.get("capability") else None
@@ -65,7 +65,7 @@ def run_files(record: Mapping[str, Any]) -> RunFiles:
         raise UserError(f"{folder}: holds no task results; delete the folder and run again")
     return RunFiles(
         **{name: record[name] for name in ("study", "dataset", "model", "method", "seed")},
-        spec_hash=file_sha256(spec)[:16],
+        spec_hash=_required(read_json(spec), ("spec_hash",), spec)[0],
         answer_scores=_by_parts(record.get("answer_scores", {})),
         scores=_by_parts(record.get("scores", {})),
         annotations=_by_parts(record.get("annotations", {})),
