@@ -1,0 +1,118 @@
+"""Published AlpacaEval judgments give the published scores, and the package is left as it was."""
+
+import gzip
+import hashlib
+import importlib.util
+import json
+import random
+from pathlib import Path
+
+import pytest
+from marginbench.judging.alpaca_eval import score
+
+CASES = Path(__file__).parents[2].parent / "shared" / "parity" / "alpaca_eval"
+GAMED = CASES / "_reference" / "df_gamed_reconstructed.csv.gz"
+DIFFICULTY = CASES / "_reference" / "instruction_difficulty_recovered.csv"
+MODELS = (
+    "FuseChat-Llama-3.2-1B-Instruct",
+    "ae1_zephyr-7b-beta",
+    "claude-2.1",
+    "gpt35_turbo_instruct",
+    "gpt4_1106_preview",
+)
+RAW = ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws", "n_total")
+
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="published judgments (../shared/parity) are not at hand")
+
+
+def case(model):
+    with gzip.open(CASES / model / "annotations.json.gz") as handle:
+        rows = json.load(handle)
+    return rows, json.loads((CASES / model / "expected.json").read_text(encoding="utf-8"))
+
+
+def package_bytes():
+    folder = Path(importlib.util.find_spec("alpaca_eval").submodule_search_locations[0])
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_raw_metrics(model):
+    rows, expected = case(model)
+    result = score(rows)
+    exact = expected["recomputed_exact"]
+    compared = [name for name in RAW if name in exact]
+    assert len(compared) >= 6
+    for name in compared:
+        assert result[name] == pytest.approx(exact[name], abs=1e-9), name
+    assert result["n_null"] == len(rows) - exact["n_total"]
+    if "mean_chars_output_2_in_annotations" in expected:
+        assert result["avg_length"] == expected["mean_chars_output_2_in_annotations"]
+
+
+@pytest.mark.parametrize("model", ["claude-2.1", "FuseChat-Llama-3.2-1B-Instruct", "gpt4_1106_preview"])
+def test_length_controlled(model):
+    rows, expected = case(model)
+    result = score(rows, GAMED, DIFFICULTY)
+    published = expected["published"]["length_controlled_winrate"]
+    assert result["length_controlled_winrate"] == pytest.approx(published, abs=expected["lc_tolerance_pp"])
+    assert result["lc_reason"] is None
+    if "C" in expected["lc_recomputed_with_reconstructed_gamed"]:
+        assert result["lc_c"] == pytest.approx(expected["lc_recomputed_with_reconstructed_gamed"]["C"])
+
+
+def test_length_control_joins_by_instruction():
+    rows, expected = case("gpt35_turbo_instruct")
+    joined = score(rows, GAMED, DIFFICULTY)["length_controlled_winrate"]
+    assert joined == pytest.approx(expected["lc_joined_by_instruction_C2.78"], abs=0.01)
+    rows, _ = case("claude-2.1")
+    straight = score(rows, GAMED, DIFFICULTY)
+    random.Random(0).shuffle(rows)
+    shuffled = score(rows, GAMED, DIFFICULTY)
+    assert shuffled["length_controlled_winrate"] == pytest.approx(straight["length_controlled_winrate"], abs=1e-9)
+
+
+def test_length_control_needs_its_constants_and_its_baseline():
+    rows, _ = case("claude-2.1")
+    assert score(rows)["lc_reason"] == "df_gamed.csv was not given"
+    assert score([*rows, rows[0]], GAMED)["lc_reason"] == "an instruction occurs more than once"
+    rows, _ = case("ae1_zephyr-7b-beta")
+    result = score(rows, GAMED, DIFFICULTY)
+    assert result["length_controlled_winrate"] is None
+    assert "not text_davinci_003" in result["lc_reason"]
+
+
+def test_the_package_is_left_as_it_was():
+    import sklearn
+
+    before, settings = package_bytes(), sklearn.get_config()
+    rows, _ = case("claude-2.1")
+    assert score(rows, GAMED, DIFFICULTY)["length_controlled_winrate"] is not None
+    assert package_bytes() == before
+    assert sklearn.get_config() == settings
+
+
+def test_stored_logprobs_give_the_stored_preferences():
+    """Our verdict and un-swap rules against the official judge's raw replies."""
+    from types import SimpleNamespace
+
+    from marginbench.judging.client import read_verdict, unswap
+    from marginbench.judging.prompts import is_switched
+
+    compared = 0
+    rows, expected = case("claude-2.1")
+    for row in rows:
+        raw = row.get("raw_completion")
+        if not raw or row["output_1"] == row["output_2"] or not raw.get("logprobs"):
+            continue
+        top = raw["logprobs"]["content"][0]["top_logprobs"]
+        choice = SimpleNamespace(
+            logprobs=SimpleNamespace(
+                content=[SimpleNamespace(top_logprobs=[SimpleNamespace(**entry) for entry in top])]
+            )
+        )
+        verdict = read_verdict(choice)
+        assert unswap(verdict.p_second, is_switched(row["instruction"])) == pytest.approx(row["preference"], abs=1e-6)
+        compared += 1
+    assert compared == expected["preferences_rederived_from_logprobs"]
