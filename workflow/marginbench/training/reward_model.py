@@ -1,4 +1,4 @@
-"""The Bradley-Terry reward model: the SFT start with a scalar head, trained on the labelled pairs by TRL's RewardTrainer.
+"""The Bradley-Terry reward model: the SFT start with a scalar head, trained on labelled pairs by TRL's RewardTrainer.
 
 Its loss is -log sigmoid(score of chosen - score of rejected). Margins mean something only if it orders pairs that it
 has not seen, so the accuracy on the holdout pairs is reported with an exact interval.
@@ -77,9 +77,9 @@ def train_reward_model(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Train on split `train`, measure on split `holdout`; returns the TRAIN_LOG table and a report.
 
-    Saves `out_dir/manifest.json` (kind "reward_model", base = the start) and `out_dir/weights` (adapter and head, or all
-    weights). The report holds `holdout` and `train`, each with accuracy, ci, n, ties, nll; and, where `pairs` (the PAIRS
-    table) carries scores, `holdout_true_order`: accuracy against the order of the scores instead of the noisy label.
+    Saves `out_dir/manifest.json` (kind "reward_model", base = the start) and `out_dir/weights` (adapter and head, or
+    all weights). The report holds `holdout` and `train`, each with accuracy, ci, n, ties, nll; and, where `pairs` (the
+    PAIRS table) carries scores, `holdout_true_order`: accuracy against the order of the scores, not the noisy label.
     Raises UserError when a split is empty, when epochs is 0, or when a score is not finite.
     """
     if opt.epochs == 0:

@@ -1,4 +1,4 @@
-"""The SFT start: maximum likelihood on the corpus's own texts, merged into one full model that every method starts from."""
+"""The SFT start: maximum likelihood on the corpus's own texts, merged into the model that every method starts from."""
 
 import tempfile
 import time
@@ -59,8 +59,8 @@ def sft_examples(texts: pd.DataFrame, tokenizer: Any, format: Format, max_length
         ids = [*prompt, *encode_answer(tokenizer, row.completion, True, format)][:max_length]
         if len(ids) <= len(prompt) and format == "chat":
             raise UserError(
-                f"SFT text {row.text_id}: its prompt alone has {len(prompt)} tokens, which leaves no room for the answer "
-                f"within max_length {max_length}; raise sft.max_length"
+                f"SFT text {row.text_id}: its prompt alone has {len(prompt)} tokens, which leaves no room for the "
+                f"answer within max_length {max_length}; raise sft.max_length"
             )
         labels = ids if format == "plain" else [-100] * len(prompt) + ids[len(prompt) :]
         examples.append({"input_ids": ids, "labels": list(labels)})
