@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from marginbench.reporting.catalog import describe
+from marginbench.reporting.layout import method_label
 from marginbench.statistics.intervals import MIN_SEEDS, OVER_ITEMS, OVER_SEEDS
 
 STAGES = {"data": "data", "sft": "SFT start", "reward_model": "reward model"}
@@ -34,7 +35,7 @@ def interval_note(cells: pd.DataFrame, shared: dict[str, Any]) -> str:
 
 
 def _name(row: Any, cells: pd.DataFrame) -> str:
-    parts = [row.method]
+    parts = [method_label(row.method)]
     for column in ("dataset", "model", "generation"):
         value = getattr(row, column)
         if value and cells.loc[cells[column] != "", column].nunique() > 1:
@@ -42,7 +43,7 @@ def _name(row: Any, cells: pd.DataFrame) -> str:
     return ", ".join(parts)
 
 
-def _listed(names: list[str], cells: pd.DataFrame) -> str:
+def _listed(names: list[str]) -> str:
     return "; ".join(dict.fromkeys(names))
 
 
@@ -54,7 +55,7 @@ def _truncated(cells: pd.DataFrame) -> list[str]:
     if len(many) == len(rows) and (many["mean"] > 0.99).all():
         return ["Every method's answers end at the token limit: texts are continued up to a fixed length."]
     shares = [f"{_name(row, cells)} {100 * row.mean:.0f} %" for row in _rows(many)]
-    return [f"Answers cut at the token limit: {_listed(shares, cells)}."]
+    return [f"Answers cut at the token limit: {_listed(shares)}."]
 
 
 def _rows(frame: pd.DataFrame) -> list[Any]:
@@ -67,10 +68,10 @@ def _nulls(cells: pd.DataFrame) -> list[str]:
     verdicts = cells[cells["metric"].str.endswith("judge_null") & (cells["mean"] > 0)]
     if len(verdicts):
         shares = [f"{_name(row, cells)} {100 * row.mean:.1f} % by {row.judge}" for row in _rows(verdicts)]
-        notes.append(f"Verdicts that are null and left out of the win rate: {_listed(shares, cells)}.")
+        notes.append(f"Verdicts that are null and left out of the win rate: {_listed(shares)}.")
     for metric, rows in cells[cells["mean"].isna()].groupby("metric", sort=True):
         names = [_name(row, cells) for row in _rows(rows)]
-        notes.append(f"Not measured: {describe(metric).label} ({_listed(names, cells)}).")
+        notes.append(f"Not measured: {describe(metric).label} ({_listed(names)}).")
     return notes
 
 
@@ -80,14 +81,14 @@ def _partial(cells: pd.DataFrame) -> list[str]:
     fewer = cells[(cells["seeds"] < expected) & (cells["seeds"] > 0)]
     for seeds, rows in fewer.groupby("seeds"):
         names = [_name(row, cells) for row in _rows(rows)]
-        notes.append(f"Only {seeds} of {expected} seeds: {_listed(names, cells)}.")
+        notes.append(f"Only {seeds} of {expected} seeds: {_listed(names)}.")
     for key, rows in cells[cells["mean"].notna()].groupby(["dataset", "model", "generation", "metric", "judge"]):
         if key[3] in NULLS_ARE_NORMAL:
             continue
         most = rows["items"].max()
         few = [f"{_name(row, cells)} {row.items} of {most}" for row in _rows(rows[rows["items"] < most])]
         if few:
-            notes.append(f"Fewer items behind {describe(key[3]).label}: {_listed(few, cells)}.")
+            notes.append(f"Fewer items behind {describe(key[3]).label}: {_listed(few)}.")
     return notes
 
 

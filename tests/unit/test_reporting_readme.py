@@ -1,0 +1,55 @@
+"""results/README.md and the captions explain what is really there."""
+
+from pathlib import Path
+
+import pytest
+from marginbench.errors import UserError
+from marginbench.records import ALL_TABLES, METRICS
+from marginbench.reporting.catalog import CATALOG, describe
+from marginbench.reporting.comparison import CELL_COLUMNS
+from marginbench.reporting.metrics import ANSWER_METRICS
+from marginbench.reporting.readme import SECTIONS, refresh
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "results/README.md").read_text(encoding="utf-8")
+
+
+def test_generated_sections_are_fresh():
+    assert refresh(README) == README
+
+
+def test_every_column_and_metric_is_explained():
+    for name in [*METRICS.columns, *(metric.id for metric in CATALOG), *CELL_COLUMNS, *ANSWER_METRICS]:
+        assert f"| `{name}` |" in README, name
+    for table in ALL_TABLES:
+        assert f"### `{table.name}`" in README
+
+
+def test_sections_need_their_marks():
+    with pytest.raises(UserError, match="<!-- columns -->"):
+        refresh(README.replace("<!-- columns -->", ""))
+    assert len(SECTIONS) == 3
+
+
+@pytest.mark.parametrize("name", ["table", "learning_curves", "reward_kl", "metrics"])
+def test_captions_name_the_study(name):
+    text = (ROOT / f"workflow/report/{name}.rst").read_text(encoding="utf-8")
+    assert "{{ snakemake.wildcards.study }}" in text
+    assert "seed" in text
+
+
+def test_numbers_are_shown_as_people_write_them():
+    kl, piqa = describe("kl"), describe("piqa")
+    assert kl.show(1.234) == "1.23"
+    assert kl.show(-0.001, signed=True) == "+0.00"
+    assert kl.show(-1.5) == "−1.50"
+    assert kl.show(None) == kl.show(float("nan")) == "–"
+    assert piqa.show(0.6543) == "65.4"
+    assert piqa.head == "PIQA (%)"
+
+
+def test_an_unknown_task_claims_no_direction():
+    task = describe("my_task")
+    assert (task.label, task.better, task.arrow, task.capability) == ("my_task", "neither", "", True)
+    assert describe("arena/win_rate").against_start
+    assert describe("arena/win_rate").label == "arena win rate"
