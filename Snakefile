@@ -9,9 +9,6 @@ min_version("9.12")
 
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow"))
-os.environ["PYTHONPATH"] = str(
-    ROOT / "workflow"
-)  # for jobs in their own conda environment
 
 from marginbench.dag import make_plan
 from marginbench.errors import UserError

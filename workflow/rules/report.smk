@@ -8,9 +8,7 @@ rule collect_metrics:
         runs=PLAN.run_inputs,
     output:
         metrics="<study>/metrics.parquet",
-        csv=report(
-            "<study>/metrics.csv", category="Metrics", caption="../report/metrics.rst"
-        ),
+        csv=report("<study>/metrics.csv", category="Metrics", caption="../report/metrics.rst"),
         per_item="<study>/items.parquet",
         shared="<study>/shared.json",
         timings="<study>/timings.csv",
