@@ -3,6 +3,7 @@
 import contextlib
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -21,17 +22,22 @@ def judge(**changes):
 
 
 class CountingBackend:
-    """Scores a text by its exclamation marks; counts its calls; refuses texts that hold `boom`."""
+    """Scores a text by its exclamation marks; counts its calls; refuses `boom` and overlapping calls."""
 
     weights_hash = "counting"
 
     def __init__(self):
         self.calls = 0
+        self._busy = threading.Lock()
 
     def score(self, text):
         self.calls += 1
         if "boom" in text:
             raise RuntimeError("boom")
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("two calls at once")
+        time.sleep(0.001)
+        self._busy.release()
         return 0.7 * text.count("!") - 0.01 * len(text)
 
     def count(self, text):

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from datasets import Dataset
 from lm_eval.api.task import ConfigurableTask
+from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from marginbench.capability.packed import PackedLM
@@ -34,6 +35,9 @@ from marginbench.identity import content_id
 from marginbench.job import Progress, quiet
 from marginbench.models.loading import load_model, load_tokenizer
 from marginbench.study import Capability
+
+FEWSHOT_SEED = 1234
+"""lm-eval's own default, so that its results can be compared with those of its command line."""
 
 METRICS = ("acc_norm", "exact_match", "acc")
 """Headline metrics of lm-eval's own tasks, the first that a task reports; otherwise its first metric by name."""
@@ -79,16 +83,14 @@ def run_tasks(
     for name, task in tasks.items():
         current = name
         settings = capability.tasks[name]
-        out = lm_eval.simple_evaluate(
-            model=lm,
-            tasks=[task],
-            num_fewshot=settings.shots,
-            limit=settings.limit,
-            bootstrap_iters=0,
-            log_samples=True,
-            task_manager=manager,
-        )
-        results[name] = summarise(name, task if isinstance(task, str) else PREFIX + name, out, settings.shots)
+        loaded = manager.load([task])
+        for each in loaded["tasks"].values():
+            if each.get_config("num_fewshot") != 0:  # lm-eval's rule: a task that says 0 itself is never given examples
+                each.set_config(key="num_fewshot", value=settings.shots)
+            each.set_fewshot_seed(seed=FEWSHOT_SEED)
+        # Not `simple_evaluate`: it asks pip for a list of all packages at every call, 1 to 3 s for nothing we keep.
+        out = evaluate(lm=lm, task_dict=loaded, limit=settings.limit, bootstrap_iters=0, log_samples=True)
+        results[name] = summarise(name, task if isinstance(task, str) else PREFIX + name, out)
     return results
 
 
@@ -119,7 +121,7 @@ def _text(row: dict[str, Any], format: str) -> str:
     return str(row["completion"]) if format == "chat" else plain_text(list(row["prompt"])) + str(row["completion"])
 
 
-def summarise(name: str, inner: str, out: dict[str, Any], shots: int) -> dict[str, Any]:
+def summarise(name: str, inner: str, out: dict[str, Any]) -> dict[str, Any]:
     """The part of lm-eval's output that is kept for task `name`, which lm-eval calls `inner`."""
     reported = {
         key: value
@@ -147,7 +149,7 @@ def summarise(name: str, inner: str, out: dict[str, Any], shots: int) -> dict[st
         "task_hash": content_id(
             [[row[key] for key in ("doc_hash", "prompt_hash", "target_hash")] for _, row in logged]
         ),
-        "shots": shots,
+        "shots": out["n-shot"].get(inner),
         "template_hash": None,
         "harness": f"lm-eval {lm_eval.__version__}",
         "samples": samples,
