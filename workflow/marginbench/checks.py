@@ -171,7 +171,7 @@ def _check_methods(study: Study, where: str) -> None:
             study.training_of(name)
         except ValidationError as error:
             merged = {**study.training.model_dump(), **entry.training}
-            raise UserError(f"{at}.training: {_first_mistake(error, Optimisation, merged)}") from error
+            raise UserError(f"{at}.training.{_first_mistake(error, Optimisation, merged)}") from error
 
 
 def _first_mistake(error: ValidationError, model: type[BaseModel], raw: Any) -> str:
