@@ -141,16 +141,27 @@ BAD_ROWS = {
         "different_prompts",
         {},
     ),
+    "two prompts that only the answers carry": (
+        {"prompt": "", "chosen": [USER, ANSWER], "rejected": [OTHER, {"role": "assistant", "content": "bad"}]},
+        "different_prompts",
+        {"columns": {"prompt": None}},
+    ),
     "half a surrogate": ({**GOOD, "chosen": "\ud800 x"}, "not_utf8", {}),
     "many messages as plain text": ({**GOOD, "prompt": [USER, ANSWER, USER]}, "wrong_type", {"format": "plain"}),
     "a list, not an object": ([1, 2], "wrong_type", {}),
 }
 
 
+def _as_messages(row):
+    """The same row with the prompt repeated before both answers."""
+    before = {"role": "user", "content": row["prompt"]}
+    return {side: [before, {"role": "assistant", "content": row[side]}] for side in ("chosen", "rejected")}
+
+
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_a_bad_row_is_dropped_counted_and_placed(tmp_path, name):
     row, kind, options = BAD_ROWS[name]
-    rows = [*preference_rows(3)[1:], row]
+    rows = [*(_as_messages(good) if "columns" in options else good for good in preference_rows(3)[1:]), row]
     frame, report = read_rows(tmp_path, rows, **options)
     assert len(frame) == 2
     assert counts(report) == {kind: 1}

@@ -111,6 +111,15 @@ def test_no_text_begins_like_a_prompt(tmp_path):
     assert not set(prompts) & set(begins["sft"] + begins["perplexity"])
 
 
+def test_reviews_that_differ_only_after_the_excerpt_are_used_once(tmp_path):
+    """Near-copies: 50 shared words, then another ending. As texts they would be the same text twice."""
+    twins = [(f"{text} {'and so on ' * 12}{end}", label) for text, label in review_rows(80) for end in "xyz"]
+    corpus = reviews_corpus(write_reviews(tmp_path / "r.csv", twins), classifier_texts=20, sft_texts=30)
+    texts = split_reviews(load_reviews(corpus), corpus, 0).texts
+    whole = [plain_text(row.prompt) + row.completion for row in texts.itertuples()]
+    assert len(set(whole)) == len(whole)
+
+
 def test_impossible_splits_say_what_is_wanted_and_what_is_there(reviews, tmp_path):
     with pytest.raises(UserError, match=r"impossible split: 1036 reviews are wanted.*there are 400"):
         split_reviews(reviews, reviews_corpus(None, classifier_texts=500), 0)
