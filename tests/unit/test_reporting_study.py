@@ -246,10 +246,11 @@ def test_a_win_rate_is_already_a_difference(three):
 def test_intervals_stay_inside_the_metric(three):
     metrics = three[1].copy()
     wins = (metrics["method"] == "dpo") & (metrics["metric"] == "win_rate")
-    metrics.loc[wins, "value"] = [99.0, 90.0, 98.0]
-    found = cell(compare(metrics, 0.95), "dpo", "win_rate")
-    assert found["mean_high"] == 100.0
-    assert found["mean_low"] < 90
+    for values, end, bound in (([99.0, 90.0, 98.0], "mean_high", 100.0), ([1.0, 10.0, 2.0], "mean_low", 0.0)):
+        metrics.loc[wins, "value"] = values
+        found = cell(compare(metrics, 0.95), "dpo", "win_rate")
+        assert found[end] == bound
+        assert found["mean_low"] < np.mean(values) < found["mean_high"]
 
 
 def test_methods_stand_in_the_order_of_the_study(three):
