@@ -79,7 +79,7 @@ def architecture(root: Path) -> str:
         "",
         "Made by `make schemas` from docstrings and imports; a test fails when it is stale.",
         "",
-        "A study (`config.yaml`, `studies/*.yaml`) is validated, turned into a plan, and the plan answers what the rules",
+        "A study (`config.yaml`, `studies/*.yaml`) is validated and turned into a plan, which answers what the rules",
         "in `workflow/rules` ask. Each rule runs one thin script of its name, which calls one room of the library.",
         "Data flows down the list of rooms; a module imports only from rooms above its own.",
         "",
