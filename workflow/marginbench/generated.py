@@ -1,10 +1,11 @@
-"""Files that are generated from the code, so that they can't go stale: the study's JSON schema and ARCHITECTURE.md."""
+"""Files that are generated from the code, so that they can't go stale: schema, ARCHITECTURE.md, results/README.md."""
 
 import ast
 import json
 from pathlib import Path
 
 from marginbench.files import write_text
+from marginbench.reporting.readme import refresh
 from marginbench.study import Study
 
 PACKAGE = "workflow/marginbench"
@@ -32,7 +33,12 @@ BASE = ("errors", "files", "identity", "records", "study", "job", "spec")
 def generated_files(root: Path) -> dict[str, str]:
     """Path relative to the root -> text, for every generated file."""
     schema = json.dumps(Study.model_json_schema(), indent=2, sort_keys=True) + "\n"
-    return {"workflow/schemas/study.schema.json": schema, "ARCHITECTURE.md": architecture(root)}
+    readme = root / "results" / "README.md"
+    return {
+        "workflow/schemas/study.schema.json": schema,
+        "ARCHITECTURE.md": architecture(root),
+        "results/README.md": refresh(readme.read_text(encoding="utf-8")),
+    }
 
 
 def write_generated(root: Path) -> list[str]:

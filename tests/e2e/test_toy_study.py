@@ -1,0 +1,123 @@
+"""Every stage of the DAG, run for real on the toy study, twice: the same bytes, nothing to do the second time."""
+
+import json
+import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from dag_tools import make_project, planned, snakemake
+from marginbench.files import read_json, read_jsonl
+from marginbench.records import ALL_TABLES, read_table
+
+pytestmark = pytest.mark.slow
+
+RUN = Path("results/quickstart/toy_high/toy_llama")
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory):
+    """Two clean projects in different folders, each run to the end on one core."""
+    folders = [make_project(tmp_path_factory.mktemp(name) / name) for name in ("first", "second")]
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda folder: snakemake(folder, "--cores", "1"), folders))
+    for folder, result in zip(folders, results, strict=True):
+        logs = "\n".join(f"{log}\n{log.read_text()[-1500:]}" for log in sorted((folder / "logs").rglob("*.log")))
+        assert result.returncode == 0, result.stderr[-4000:] + logs[-6000:]
+    return folders
+
+
+def test_two_clean_runs_give_the_same_bytes(projects):
+    first, second = projects
+    names = ["metrics.csv", "metrics.parquet", "table.csv", "table.md", "table.tex", "shared.json"]
+    names += ["figures/learning_curves.png", "figures/reward_kl.png", "figures/learning_curves.pdf"]
+    for name in names:
+        one, two = (folder / "results" / "quickstart" / name for folder in (first, second))
+        assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_a_second_run_has_nothing_to_do(projects):
+    result = snakemake(projects[0], "-n")
+    assert result.returncode == 0
+    assert planned(result.stdout) == {}
+
+
+def test_no_half_written_files_are_left(projects):
+    leftovers = [
+        path for path in (projects[0] / "results").rglob("*") if ".part" in path.name or "checkpoint" in path.name
+    ]
+    assert leftovers == []
+
+
+def test_every_table_keeps_its_contract(projects):
+    by_name = {table.name: table for table in ALL_TABLES}
+    read = set()
+    for path in (projects[0] / "results").rglob("*.parquet"):
+        kind = {"margins": "margins", "in_domain": "answer_scores"}.get(path.stem, path.stem)
+        kind = "margins" if path.parent.name == "margins" else kind
+        kind = "answer_scores" if "answer_scores" in path.parts else kind
+        if path.stem == "items":
+            continue
+        read_table(path, by_name[kind])
+        read.add(kind)
+    assert read == set(by_name)
+
+
+def test_policy_equals_reference_at_the_first_step(projects):
+    log = pd.read_parquet(projects[0] / RUN / "dpo" / "seed0" / "train.parquet")
+    first = log[(log["step"] == 1) & (log["quantity"] == "loss")]["value"].item()
+    assert first == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_judged_over_http_with_nothing_lost(projects):
+    run = projects[0] / RUN / "dpo" / "seed0"
+    judgments = read_jsonl(run / "judgments" / "t08" / "in_domain" / "sentiment_half_b.jsonl")
+    answers = read_jsonl(run / "answers" / "t08" / "in_domain.jsonl")
+    assert {row["question_id"] for row in judgments} == {row["question_id"] for row in answers}
+    assert all(row["preference"] is not None for row in judgments)
+    scores = read_json(run / "scores" / "t08" / "in_domain" / "sentiment_half_b.json")
+    assert scores["n_total"] == len(answers) == 6
+    start = read_json(projects[0] / RUN / "sft_start/seed0/scores/t08/in_domain/sentiment_half_b.json")
+    assert start["win_rate"] == 50.0
+
+
+def test_spec_tells_what_made_the_run(projects):
+    spec = read_json(projects[0] / RUN / "dpo" / "seed0" / "spec.json")
+    assert spec["method"] == {"name": "dpo", "params": {"beta": 0.1, "label_smoothing": 0.0}}
+    assert spec["effective_batch"] == 4
+    assert spec["packages"]["trl"] == "1.16.0"
+    assert set(spec["seeds"]) == {"training", "data_order", "initialisation"}
+    ipo = read_json(projects[0] / RUN / "ipo" / "seed0" / "spec.json")
+    assert ipo["seeds"] == spec["seeds"], "methods of one seed see the same order and the same start"
+    assert ipo["spec_hash"] != spec["spec_hash"]
+
+
+def test_report_is_one_offline_file(projects):
+    folder = projects[0]
+    result = snakemake(folder, "quickstart", "--report", "report.html")
+    assert result.returncode == 0, result.stderr
+    text = (folder / "report.html").read_text()
+    assert 'src="http' not in text
+    assert 'href="http' not in text.replace('href="https://snakemake', "")
+
+
+def test_the_closing_screen_reads_files_only(projects):
+    command = [sys.executable, "-m", "marginbench", "show", "results/quickstart"]
+    result = subprocess.run(command, cwd=projects[0], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for words in ("sft_start", "dpo", "ipo", "one seed", "metrics.csv"):
+        assert words in result.stdout
+
+
+def test_a_broken_result_is_named_not_used(projects, tmp_path):
+    broken = tmp_path / "metrics.parquet"
+    broken.write_bytes((projects[0] / "results/quickstart/metrics.parquet").read_bytes()[:200])
+    from marginbench.errors import UserError
+    from marginbench.records import METRICS
+
+    with pytest.raises(UserError, match="not a readable parquet file"):
+        read_table(broken, METRICS)
+    assert json.loads((projects[0] / "results/quickstart/shared.json").read_text())["study"] == "quickstart"
