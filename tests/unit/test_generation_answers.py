@@ -1,0 +1,133 @@
+"""Answer records and the log-ratio to the start: right tokens, right temperature, right reference."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from marginbench.errors import UserError
+from marginbench.generation.answers import answer_questions
+from marginbench.generation.likelihood import answer_log_probs, log_ratios
+from marginbench.models.loading import load_model, load_tokenizer
+from marginbench.models.lora import add_adapter, save_adapter
+from marginbench.models.manifest import write_manifest
+from marginbench.study import Decoding, Lora
+
+
+@pytest.fixture(scope="module")
+def texts() -> pd.DataFrame:
+    rows = [("sft", "the film"), *[("eval", f"the movie {n}" + " was" * n) for n in range(5)]]
+    return pd.DataFrame(
+        [
+            {"text_id": f"t{i}", "role": role, "prompt": [{"role": "text", "content": text}], "completion": " x"}
+            for i, (role, text) in enumerate(rows)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def policy(toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that moves the toy by a visible amount."""
+    model = add_adapter(load_model(toy_model), Lora(rank=4, alpha=8), seed=0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.05, generator=generator)
+    folder = tmp_path_factory.mktemp("policy")
+    save_adapter(model, folder / "weights")
+    return write_manifest(folder / "manifest.json", folder / "weights", "adapter", base=toy_model).path
+
+
+@pytest.fixture(scope="module")
+def merged(policy: Path, toy_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same policy as full weights, as a full fine-tune leaves them."""
+    folder = tmp_path_factory.mktemp("merged")
+    load_model(policy).merge_and_unload().save_pretrained(folder / "weights")
+    load_tokenizer(toy_model).save_pretrained(folder / "weights")
+    return write_manifest(folder / "manifest.json", folder / "weights", "model", base=toy_model).path
+
+
+def ask(manifest: Path, texts: pd.DataFrame, n_prompts: int = 4, seed: int = 0, **keys: object) -> list[dict]:
+    decoding = Decoding(**{"max_new_tokens": 6, "temperature": 0.7, "samples_per_prompt": 2, **keys})
+    return answer_questions(manifest, texts, "plain", decoding, "t07", "in_domain", seed, n_prompts)
+
+
+def by_hand(model: torch.nn.Module, prompt: list[int], answer: list[int], temperature: float) -> float:
+    with torch.no_grad():
+        logits = model(torch.tensor([prompt + answer])).logits[0] / temperature
+    chosen = logits.log_softmax(-1)[torch.arange(len(prompt) - 1, len(prompt + answer) - 1), answer]
+    return chosen.sum().item()
+
+
+def test_log_probs_of_padded_batches_equal_those_of_single_rows(toy_model: Path) -> None:
+    model = load_model(toy_model)
+    prompts, answers = [[1, 2, 3], [4], [5, 6]], [[7], [8, 9, 288], [288, 288]]  # 288 is the pad token
+    batch = answer_log_probs(model, prompts, answers, pad_id=288, temperature=0.7)
+    expected = [by_hand(model, p, a, 0.7) for p, a in zip(prompts, answers, strict=True)]
+    assert batch.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_records_hold_what_the_judges_need(policy: Path, texts: pd.DataFrame) -> None:
+    records = ask(policy, texts)
+    assert [r["question_id"] for r in records] == ["t1", "t1", "t2", "t2", "t3", "t3", "t4", "t4"]
+    assert len({r["answer_id"] for r in records}) == 8
+    first = records[0]
+    assert first["prompt_text"] == "the movie 0"
+    assert (first["sample"], first["seed"], first["turn"], first["n_tokens"]) == (0, 0, 1, 6)
+    assert first["finish_reason"] == "length"
+    assert first["decoding"]["temperature"] == 0.7
+    assert first["engine"]["name"] == "transformers"
+    assert records[0]["prompt_token_hash"] == records[1]["prompt_token_hash"] != records[2]["prompt_token_hash"]
+
+
+def test_another_policy_or_seed_makes_other_answer_ids(policy: Path, toy_model: Path, texts: pd.DataFrame) -> None:
+    ids = [{r["answer_id"] for r in ask(*run)} for run in ((policy, texts, 4, 0), (policy, texts, 4, 1))]
+    ids.append({r["answer_id"] for r in ask(toy_model, texts)})
+    assert len(set.union(*ids)) == 24
+    assert ask(policy, texts) == ask(policy, texts)
+
+
+def test_the_log_ratio_is_that_of_the_sampled_tokens_at_the_decoding_temperature(
+    policy: Path, toy_model: Path, texts: pd.DataFrame
+) -> None:
+    tokenizer, trained, start = load_tokenizer(toy_model), load_model(policy), load_model(toy_model)
+    prompts = [tokenizer(text)["input_ids"] for text in ("the movie", "a film that")]
+    answers = [[10, 20, 30], [40]]
+    ratios = log_ratios(trained, None, prompts, answers, pad_id=288, temperature=0.7)
+    expected = [by_hand(trained, p, a, 0.7) - by_hand(start, p, a, 0.7) for p, a in zip(prompts, answers, strict=True)]
+    assert ratios == pytest.approx(expected, abs=1e-4)
+    assert min(abs(value) for value in ratios) > 1e-2
+    assert log_ratios(trained, start, prompts, answers, pad_id=288, temperature=0.7) == pytest.approx(ratios, abs=1e-5)
+
+
+def test_a_full_fine_tune_is_measured_against_the_model_it_was_trained_from(
+    policy: Path, merged: Path, texts: pd.DataFrame
+) -> None:
+    adapter, full = ask(policy, texts), ask(merged, texts)
+    assert [r["text"] for r in full] == [r["text"] for r in adapter]
+    assert [r["kl"] for r in full] == pytest.approx([r["kl"] for r in adapter], abs=1e-3)
+
+
+def test_the_mean_log_ratio_estimates_the_divergence(policy: Path, toy_model: Path, texts: pd.DataFrame) -> None:
+    """One-token answers: the divergence is a sum over the vocabulary, so the estimate can be checked exactly."""
+    tokenizer, samples = load_tokenizer(toy_model), 400
+    records = ask(policy, texts, n_prompts=1, max_new_tokens=1, samples_per_prompt=samples, batch_size=400)
+    values = torch.tensor([r["kl"] for r in records])
+    with torch.no_grad():
+        ids = torch.tensor([tokenizer("the movie 0")["input_ids"]])
+        p, q = ((load_model(m)(ids).logits[0, -1] / 0.7).log_softmax(-1) for m in (policy, toy_model))
+    exact = (p.exp() * (p - q)).sum()
+    assert abs(values.mean() - exact) < 4 * values.std() / samples**0.5
+    assert exact > 4 * values.std() / samples**0.5
+
+
+def test_no_log_ratio_where_it_would_not_mean_anything(policy: Path, toy_model: Path, texts: pd.DataFrame) -> None:
+    assert {r["kl"] for r in ask(toy_model, texts)} == {0.0}
+    assert {r["kl"] for r in ask(policy, texts, top_p=0.9)} == {None}
+    assert {r["kl"] for r in ask(policy, texts, temperature=0)} == {None}
+
+
+def test_too_few_prompts_are_an_error(policy: Path, texts: pd.DataFrame) -> None:
+    with pytest.raises(UserError, match="asks for 6 prompts, but the corpus keeps 5"):
+        ask(policy, texts, n_prompts=6)
