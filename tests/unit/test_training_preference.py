@@ -196,6 +196,37 @@ def test_methods_see_the_same_order_and_start(setting: dict[str, Any], tmp_path:
     assert _weights(tmp_path / "dpo") != _weights(tmp_path / "ipo")
 
 
+def test_adapter_dropout_is_at_work(setting: dict[str, Any], tmp_path: Path) -> None:
+    """TRL turns all dropout off; the adapter's is turned on again."""
+    first = {}
+    for dropout in (0.0, 0.5):
+        log = _train(setting, tmp_path / str(dropout), tuning=Lora(rank=4, alpha=8, dropout=dropout), epochs=1)
+        first[dropout] = _series(log, "grad_norm")
+    assert first[0.0] != first[0.5]
+
+
+@pytest.mark.parametrize("tuning", [LORA, Full()], ids=["lora", "full"])
+def test_bf16_and_gradient_checkpointing(setting: dict[str, Any], tmp_path: Path, tuning: Any) -> None:
+    plain = _train(setting, tmp_path / "plain", tuning=tuning, epochs=1)
+    saving = _train(setting, tmp_path / "saving", tuning=tuning, epochs=1, gradient_checkpointing=True)
+    np.testing.assert_allclose(_series(saving, "loss"), _series(plain, "loss"), rtol=1e-5)
+    manifest = read_manifest(setting["start_manifest"])
+    reference = compute_reference(
+        load_model(manifest),
+        setting["tokens"],
+        max_length=32,
+        precision="bf16",
+        batch_size=7,
+        model_hash=manifest.weights_hash,
+        template_hash="plain",
+        pad_id=0,
+    )
+    half = _train(setting, tmp_path / "bf16", tuning=tuning, epochs=1, precision="bf16", reference=reference)
+    losses = _series(half, "loss")
+    assert losses != _series(plain, "loss")
+    np.testing.assert_allclose(losses, _series(plain, "loss"), atol=0.05)
+
+
 def test_zero_epochs_save_the_start(setting: dict[str, Any], tmp_path: Path) -> None:
     assert len(_train(setting, tmp_path / "run", epochs=0)) == 0
     ids = torch.tensor([[5, 6, 7, 8]])
