@@ -1,7 +1,9 @@
 """Published AlpacaEval judgments give the published scores, and the package is left as it was."""
 
+import base64
 import gzip
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import random
@@ -31,10 +33,21 @@ def case(model):
     return rows, json.loads((CASES / model / "expected.json").read_text(encoding="utf-8"))
 
 
-def package_bytes():
+def installed_bytes():
+    """SHA-256 of the package's files as its installer recorded them."""
+    files = importlib.metadata.files("alpaca-eval")
+    return {str(f): f.hash.value for f in files if f.parts[0] == "alpaca_eval" and f.hash and f.suffix != ".pyc"}
+
+
+def present_bytes():
+    """The same of what lies there now, new files included."""
     folder = Path(importlib.util.find_spec("alpaca_eval").submodule_search_locations[0])
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    digests = {path: hashlib.sha256(path.read_bytes()).digest() for path in files}
+    return {
+        path.relative_to(folder.parent).as_posix(): base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        for path, digest in digests.items()
+    }
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -66,11 +79,17 @@ def test_length_control_joins_by_instruction():
     rows, expected = case("gpt35_turbo_instruct")
     joined = score(rows, GAMED, DIFFICULTY)["length_controlled_winrate"]
     assert joined == pytest.approx(expected["lc_joined_by_instruction_C2.78"], abs=0.01)
-    rows, _ = case("claude-2.1")
+
+
+@pytest.mark.parametrize("model", ["claude-2.1", "FuseChat-Llama-3.2-1B-Instruct"])
+def test_shuffled_annotations_do_not_move_length_control(model):
+    """Joined by position claude-2.1 would move by points; without a canonical order FuseChat would choose another C."""
+    rows, _ = case(model)
     straight = score(rows, GAMED, DIFFICULTY)
     random.Random(0).shuffle(rows)
     shuffled = score(rows, GAMED, DIFFICULTY)
-    assert shuffled["length_controlled_winrate"] == pytest.approx(straight["length_controlled_winrate"], abs=1e-9)
+    assert shuffled["lc_c"] == straight["lc_c"]
+    assert shuffled["length_controlled_winrate"] == pytest.approx(straight["length_controlled_winrate"], abs=1e-12)
 
 
 def test_length_control_needs_its_constants_and_its_baseline():
@@ -86,10 +105,10 @@ def test_length_control_needs_its_constants_and_its_baseline():
 def test_the_package_is_left_as_it_was():
     import sklearn
 
-    before, settings = package_bytes(), sklearn.get_config()
+    settings = sklearn.get_config()
     rows, _ = case("claude-2.1")
     assert score(rows, GAMED, DIFFICULTY)["length_controlled_winrate"] is not None
-    assert package_bytes() == before
+    assert present_bytes() == installed_bytes()
     assert sklearn.get_config() == settings
 
 

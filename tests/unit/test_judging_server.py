@@ -194,6 +194,7 @@ def test_a_server_dies_with_a_killed_parent(classifier, tmp_path):
 
     command = [sys.executable, "-c", PARENT, str(classifier), str(tmp_path / "judge.log"), str(Path(__file__).parent)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE)
+    pid = None
     try:
         pid = json.loads(parent.stdout.readline())["pid"]
         assert alive(pid)
@@ -201,6 +202,8 @@ def test_a_server_dies_with_a_killed_parent(classifier, tmp_path):
         parent.wait()
         assert gone(pid)
     finally:
+        if pid is not None and alive(pid):
+            os.kill(pid, signal.SIGKILL)
         parent.kill()
         parent.wait()
         parent.stdout.close()
