@@ -112,7 +112,7 @@ def test_tokens_are_drawn_from_the_softened_distribution() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, float("-inf")]])
     uniforms = torch.from_numpy(np.random.default_rng(0).random(20_000))
     drawn = choose_tokens(logits.expand(20_000, -1), uniforms, temperature=0.5, top_p=1.0)
-    expected = torch.softmax(logits[0] / 0.5, -1).numpy()[:4] * 20_000
+    expected = torch.softmax(logits[0].double() / 0.5, -1).numpy()[:4] * 20_000
     counts = np.bincount(drawn.numpy(), minlength=5)
     assert counts[4] == 0
     assert chisquare(counts[:4], expected).pvalue > 0.001

@@ -65,7 +65,7 @@ def test_a_margin_follows_its_pair(trained: tuple, tokens: pd.DataFrame) -> None
 
 
 @pytest.mark.parametrize("part", ["score.weight", "q_proj"])
-@pytest.mark.parametrize("how", ["missing", "renamed"])
+@pytest.mark.parametrize("how", ["missing", "renamed", "left over"])
 def test_a_weight_that_does_not_load_is_an_error(
     trained: tuple, tokens: pd.DataFrame, toy_model: Path, tmp_path: Path, part: str, how: str
 ) -> None:
@@ -76,14 +76,14 @@ def test_a_weight_that_does_not_load_is_an_error(
     file = next((tmp_path / "weights").glob("*.safetensors"))
     weights = load_file(file)
     name = next(name for name in sorted(weights) if part in name)
-    value = weights.pop(name)
-    if how == "renamed":
-        weights[name.replace(part, "other")] = value
+    value = weights[name] if how == "left over" else weights.pop(name)
+    if how != "missing":
+        weights[name.replace(part, "other")] = value.clone()
     save_file(weights, file, metadata={"format": "pt"})
     manifest = write_manifest(
         tmp_path / "manifest.json", tmp_path / "weights", "reward_model", base=toy_model, facts=source.facts
     )
-    with pytest.raises(UserError, match="missing|lacks the weight"):
+    with pytest.raises(UserError, match=r"is missing|do not fit|lacks the weight|has no place"):
         reward_model.score_pairs(manifest.path, tokens)
 
 

@@ -54,6 +54,9 @@ def _classifier(folder: object, missing: tuple[str, ...]) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no reward model can be built on it ({str(error).splitlines()[0]})") from error
     check_loaded(report, str(folder), allowed=missing)
+    if not missing and report["unexpected_keys"]:
+        left = sorted(report["unexpected_keys"])[0]
+        raise UserError(f"{folder}: holds the weight {left}, for which the reward model has no place; train it again")
     if not isinstance(getattr(model, HEAD, None), nn.Linear):
         raise UserError(f"{folder}: {type(model).__name__} has no linear `{HEAD}` head; choose another architecture")
     model.__class__ = type(type(model).__name__, (MaskPooling, type(model)), {})
