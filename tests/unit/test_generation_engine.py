@@ -11,6 +11,7 @@ from marginbench.models.loading import load_model, load_tokenizer
 from marginbench.models.toy import toy_tokenizer
 from marginbench.study import Decoding
 from scipy.stats import chisquare
+from transformers import GPT2Config, GPT2LMHeadModel
 
 TEXTS = [
     "the movie",
@@ -79,21 +80,35 @@ def test_an_answer_stops_at_the_end_token(toy_model: Path) -> None:
         output = original(**inputs)
         calls.append(len(output.logits))
         length = inputs["attention_mask"].sum(-1)  # tokens of prompt and answer so far
-        output.logits[length >= 9] = -1e4
-        output.logits[length >= 9, :, end] = 1e4
+        last = length >= inputs["input_ids"][:, -1] % 3 + 9  # rows end at different lengths
+        output.logits[last] = -1e4
+        output.logits[last, :, end] = 1e4
         return output
 
     model.forward = ends_soon
-    lengths = {f"id of {text}": len(tokenizer(text)["input_ids"]) for text in TEXTS}
     answers: list[Generated] = generate(model, tokenizer, prompts(tokenizer), decoding(batch_size=8), seed=0)
     for answer in answers:
         assert answer.finish_reason == "stop"
         assert answer.token_ids[-1] == end
         assert answer.n_tokens == len(answer.token_ids) - 1
-        assert answer.n_tokens == max(0, 9 - lengths[answer.prompt_id])
         assert "<|end|>" not in answer.text
     assert calls[0] == 8
-    assert calls[-1] < 8  # finished rows leave the batch
+    assert calls[-1] < 8  # finished rows leave the batch,
+    alone = generate(model, tokenizer, prompts(tokenizer), decoding(batch_size=1), seed=0)
+    assert answers == alone  # and the others do not notice
+    assert len({len(a.token_ids) for a in alone}) > 2
+
+
+def test_padding_does_not_move_learned_positions(toy: tuple) -> None:
+    tokenizer = toy[1]
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=2, n_embd=16, n_head=2, vocab_size=len(tokenizer), n_positions=64, initializer_range=1.0
+    )
+    model = GPT2LMHeadModel(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    runs = [generate(model, tokenizer, prompts(tokenizer), decoding(batch_size=size), seed=0) for size in (1, 8)]
+    assert runs[0] == runs[1]
 
 
 def test_a_cut_answer_says_so(toy: tuple) -> None:
