@@ -79,8 +79,7 @@ def job(name: str, log: str | Path, threads: int = 1) -> Iterator[Progress]:
         os._exit(2)
     except Exception as error:
         traceback.print_exc(file=log_file)
-        terminal.write(
-            f"marginbench: {name}: {type(error).__name__}: {str(error).splitlines()[:1]} (traceback: {log})\n"
-        )
+        first_line = (str(error).splitlines() or [""])[0]
+        terminal.write(f"marginbench: {name}: {type(error).__name__}: {first_line} (traceback: {log})\n")
         terminal.flush()
         os._exit(1)

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parent
 SEARCH_VARIABLE = "MARGINBENCH_METHODS"
 """Environment variable with further folders of method files, separated as PATH is."""
 
-NOT_METHODS = frozenset({"__init__", "base", "registry"})
+NOT_METHODS = frozenset({"__init__", "base", "pages", "registry"})
 REQUIRED = ("Params", "needs", "loss", "EXAMPLE")
 
 

@@ -1,0 +1,118 @@
+"""The contract between rules: a writer names the column and the first bad row, and leaves nothing behind."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from marginbench.errors import UserError
+from marginbench.files import atomic_folder, atomic_path, read_json, read_jsonl, write_json, write_jsonl
+from marginbench.identity import content_id, seed_for, stream
+from marginbench.records import CANDIDATES, MARGINS, PAIR_TOKENS, read_table, write_table
+
+
+def candidates() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "prompt_id": ["a", "a", "b"],
+            "sample": [0, 1, 0],
+            "text": ["one", "two", "three"],
+            "n_tokens": [1, 1, 1],
+            "finish_reason": ["stop", "length", "stop"],
+        }
+    )
+
+
+def test_round_trip(tmp_path):
+    write_table(candidates(), tmp_path / "c.parquet", CANDIDATES)
+    assert read_table(tmp_path / "c.parquet", CANDIDATES).equals(candidates())
+    tokens = pd.DataFrame(
+        {"pair_id": ["p"], "split": ["train"], "prompt_ids": [[1, 2]], "chosen_ids": [[3]], "rejected_ids": [[4, 5]]}
+    )
+    write_table(tokens, tmp_path / "t.parquet", PAIR_TOKENS)
+    assert read_table(tmp_path / "t.parquet", PAIR_TOKENS)["rejected_ids"][0] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda f: f.drop(columns="text"), ["missing column text"]),
+        (lambda f: f.assign(extra=1), ["unknown column extra"]),
+        (lambda f: f.assign(text=["one", None, "three"]), ["column `text`, row 1", "missing"]),
+        (lambda f: f.assign(sample=[0, "x", 0]), ["column `sample`, row 1"]),
+        (lambda f: f.assign(sample=[0, 0, 0]), ["row 1 repeats the key", "prompt_id='a'"]),
+    ],
+)
+def test_a_bad_table_is_refused_before_anything_is_written(tmp_path, change, words):
+    with pytest.raises(UserError) as caught:
+        write_table(change(candidates()), tmp_path / "c.parquet", CANDIDATES)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_margin_is_a_finite_number(tmp_path, value):
+    frame = pd.DataFrame(
+        {
+            "pair_id": ["a", "b"],
+            "score_chosen": [1.0, 1.0],
+            "score_rejected": [0.0, 0.0],
+            "margin": [1.0, value],
+            "scorer": "s",
+            "scorer_hash": "h",
+        }
+    )
+    with pytest.raises(UserError, match="column `margin`, row 1"):
+        write_table(frame, tmp_path / "m.parquet", MARGINS)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "value.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+
+    def fail():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert read_json(path) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["value.json"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    with atomic_folder(tmp_path / "weights") as folder:
+        (folder / "a").write_text("1")
+
+    def fail():
+        with atomic_folder(tmp_path / "weights") as folder:
+            (folder / "a").write_text("2")
+            raise OSError("killed")
+
+    with pytest.raises(OSError, match="killed"):
+        fail()
+    assert (tmp_path / "weights" / "a").read_text() == "1"
+    assert [file.name for file in tmp_path.iterdir()] == ["weights"]
+
+
+def test_broken_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ')
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{"a"\n')
+    with pytest.raises(UserError, match=r"a\.json: not valid JSON"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2"):
+        read_jsonl(tmp_path / "a.jsonl")
+    write_jsonl(tmp_path / "b.jsonl", [{"b": 2, "a": "ü"}])
+    assert (tmp_path / "b.jsonl").read_text() == '{"a": "ü", "b": 2}\n'
+
+
+def test_identity_depends_on_content_alone():
+    assert content_id({"a": 1, "b": [2]}) == content_id({"b": [2], "a": 1})
+    assert content_id("ab", "c") != content_id("a", "bc")
+    assert seed_for("data_order", "imdb", 0) == seed_for("data_order", "imdb", 0)
+    assert seed_for("data_order", "imdb", 0) != seed_for("data_order", "imdb", 1)
+    one, other = stream(0, "label", "p"), stream(0, "label", "q")
+    first = one.random()
+    assert other.random() != first
+    assert stream(0, "label", "p").random() == first
