@@ -41,7 +41,7 @@ def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_names_are_the_files() -> None:
-    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "base", "registry"}
+    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "base", "pages", "registry"}
     assert method_names() == sorted(files)
     assert {"dpo", "ipo"} <= files
     assert method_file("dpo") == FOLDER / "dpo.py"
