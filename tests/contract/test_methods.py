@@ -1,34 +1,41 @@
-"""The contract of a method: every file in methods/ is held to it, with no test code of its own."""
+"""The contract of a method: every file in methods/, and every variant, is held to it, with no test code of its own."""
 
 import dataclasses
+import json
 import math
+import typing
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from marginbench.errors import UserError
-from marginbench.methods.base import Case, PairBatch
-from marginbench.methods.registry import Method, check_params, load_method, method_names
+from marginbench.methods.base import PairBatch
+from marginbench.methods.evaluate import evaluate
+from marginbench.methods.pages import formula
+from marginbench.methods.registry import Method, check_params, load_method, method_names, variant_names
 from pydantic import ValidationError
 
-CASES = [(name, index) for name in method_names() for index in range(len(load_method(name).examples))]
+EXAMPLES = [(name, index) for name in method_names() for index in range(len(load_method(name).examples))]
+CASES = [*EXAMPLES, *((name, None) for name in variant_names())]
+NAMES = [*method_names(), *variant_names()]
 N = 6
+ORDER = [3, 0, 5, 1, 4, 2]
 
 
-def _case(name: str, index: int) -> tuple[Method, Case]:
-    case = load_method(name).examples[index]
-    return load_method(name, case.params), case
+def _method(name: str, index: int | None) -> Method:
+    """A method with the parameters of one of its examples, or a variant as it is."""
+    return load_method(name) if index is None else load_method(name, load_method(name).examples[index].params)
 
 
 def _batch(method: Method, margin: np.ndarray, gap: float = 0.0, seed: int = 0, **changes: Any) -> PairBatch:
-    """A float64 batch of N pairs, policy = reference but for `gap` nats on the chosen answers."""
+    """A float64 batch of N pairs, policy = reference but for a log-ratio margin of `gap` nats in every pair."""
     draw = np.random.default_rng(seed)
     plan = method.plan(margin if method.needs.margins else None)
     chosen, rejected = draw.uniform(-80, -5, N), draw.uniform(-80, -5, N)
     values = {
-        "chosen_logp": chosen + gap,
-        "rejected_logp": rejected,
+        "chosen_logp": chosen + min(gap, 0),  # never a probability above 1
+        "rejected_logp": rejected - max(gap, 0),
         "ref_chosen_logp": chosen,
         "ref_rejected_logp": rejected,
         "chosen_len": draw.integers(1, 30, N),
@@ -79,43 +86,61 @@ def test_describes_itself(name: str) -> None:
     for field, info in schema.get("properties", {}).items():
         assert info.get("description"), f"{name}: parameter {field} has no description"
     assert len(method.doc.strip()) > 100
+    assert "arXiv" in method.doc.strip().splitlines()[0], f"{name}: the first line must name the paper"
+    assert formula(method.doc), f"{name}: the docstring has no indented formula"
     assert method.examples, f"{name}: EXAMPLE is empty"
+    assert all(case.losses for case in method.examples)
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_parameters_are_checked_and_frozen(name: str) -> None:
     with pytest.raises(UserError, match="unknown parameter `no_such_key`"):
         check_params(name, {"no_such_key": 1})
     params = load_method(name).params
-    for field in type(params).model_fields:
+    for field, info in type(params).model_fields.items():
         with pytest.raises(ValidationError):
             setattr(params, field, getattr(params, field))
-        if type(params).model_fields[field].annotation is float:
+        number = info.annotation is float or float in typing.get_args(info.annotation)
+        if number and name in method_names():
             with pytest.raises(UserError, match=f"`{field}` = nan"):
                 check_params(name, {field: math.nan})
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
+def test_parameters_survive_json(name: str, index: int | None) -> None:
+    """A rule hands parameters to its script as JSON, all of them spelt out."""
+    params = _method(name, index).params
+    assert check_params(name, json.loads(json.dumps(params.model_dump(mode="json"), allow_nan=False))) == params
+
+
+@pytest.mark.parametrize("name", variant_names())
+def test_a_variant_has_its_parameters(name: str) -> None:
+    method = load_method(name)
+    assert method.variants[name], "a variant without parameters is another name for the method"
+    for key, value in method.variants[name].items():
+        assert getattr(method.params, key) == value
+
+
+@pytest.mark.parametrize(("name", "index"), EXAMPLES)
 def test_example_holds(name: str, index: int) -> None:
-    method, case = _case(name, index)
-    state = method.initial_state()
-    for number, (raw, expected) in enumerate(zip(case.batches, case.losses, strict=True)):
-        values = dict(raw)
-        kept = values.pop("kept", None)
-        margin = np.asarray(values["margin"], dtype=float) if "margin" in values else None
-        columns = {key: torch.tensor(np.asarray(v, dtype=float)) for key, v in method.plan(margin).columns.items()}
-        tensors = {key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()}
-        ids = [f"pair{i}" for i in range(len(expected))]
-        found = method.loss(PairBatch(**tensors, columns=columns, pair_ids=ids, step=number + 1, kept=kept), state)
-        state = found.state
-        np.testing.assert_allclose(found.per_pair.numpy(), expected, rtol=1e-6, atol=1e-6)
-        mean = np.mean(expected) if case.means is None else case.means[number]
-        np.testing.assert_allclose(found.mean().item(), mean, rtol=1e-6, atol=1e-6)
+    method, case = _method(name, index), load_method(name).examples[index]
+    for number, found in enumerate(evaluate(method, case.batches)):
+        np.testing.assert_allclose(found["per_pair"], case.losses[number], rtol=1e-6, atol=1e-6)
+        mean = np.mean(case.losses[number]) if case.means is None else case.means[number]
+        np.testing.assert_allclose(found["loss"], mean, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "index"), EXAMPLES)
+def test_example_holds_in_the_precision_of_training(name: str, index: int) -> None:
+    method, case = _method(name, index), load_method(name).examples[index]
+    exact, found = evaluate(method, case.batches), evaluate(method, case.batches, torch.float32)
+    for one, other in zip(exact, found, strict=True):
+        np.testing.assert_allclose(other["per_pair"], one["per_pair"], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
-def test_gradient_is_finite_and_points_the_right_way(name: str, index: int) -> None:
-    method, _ = _case(name, index)
+def test_gradient_is_finite_and_points_the_right_way(name: str, index: int | None) -> None:
+    method = _method(name, index)
     for gap in (0.0, -300.0, 300.0):
         batch = _batch(method, _margins(), gap)
         loss = method.loss(batch, method.initial_state()).mean()
@@ -131,8 +156,8 @@ def test_gradient_is_finite_and_points_the_right_way(name: str, index: int) -> N
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
-def test_a_step_lowers_its_own_loss(name: str, index: int) -> None:
-    method, _ = _case(name, index)
+def test_a_step_lowers_its_own_loss(name: str, index: int | None) -> None:
+    method = _method(name, index)
     batch = _batch(method, _margins())
     before = method.loss(batch, method.initial_state()).mean()
     leaves = (batch.chosen_logp, batch.rejected_logp)
@@ -145,18 +170,31 @@ def test_a_step_lowers_its_own_loss(name: str, index: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
-def test_order_of_the_batch_changes_nothing(name: str, index: int) -> None:
-    method, _ = _case(name, index)
+def test_order_of_the_batch_changes_nothing(name: str, index: int | None) -> None:
+    method = _method(name, index)
     batch = _batch(method, _margins(), gap=0.7, chosen_logp=np.random.default_rng(9).uniform(-60, -9, N))
-    order = [3, 0, 5, 1, 4, 2]
-    plain, moved = method.loss(batch, method.initial_state()), method.loss(_take(batch, order), method.initial_state())
-    torch.testing.assert_close(moved.per_pair, plain.per_pair[order], rtol=1e-12, atol=1e-12)
+    plain, moved = method.loss(batch, method.initial_state()), method.loss(_take(batch, ORDER), method.initial_state())
+    torch.testing.assert_close(moved.per_pair, plain.per_pair[ORDER], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(moved.mean(), plain.mean(), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
-def test_declared_needs_are_the_used_needs(name: str, index: int) -> None:
-    method, _ = _case(name, index)
+def test_order_of_the_data_changes_no_plan(name: str, index: int | None) -> None:
+    method, margin = _method(name, index), _margins()
+    if not method.needs.margins:
+        return
+    plain, moved = method.plan(margin), method.plan(margin[ORDER])
+    for column, values in plain.columns.items():
+        np.testing.assert_array_equal(moved.columns[column], np.asarray(values)[ORDER])
+    if plain.keep is not None:
+        np.testing.assert_array_equal(moved.keep, plain.keep[ORDER])
+    if plain.order is not None:
+        np.testing.assert_array_equal(margin[ORDER][moved.order], margin[plain.order])
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_declared_needs_are_the_used_needs(name: str, index: int | None) -> None:
+    method = _method(name, index)
     needs, margin = method.needs, _margins()
     plain = _batch(method, margin, chosen_logp=np.random.default_rng(9).uniform(-60, -9, N))
     watched = _Watched(**{item.name: getattr(plain, item.name) for item in dataclasses.fields(plain)})
@@ -171,11 +209,18 @@ def test_declared_needs_are_the_used_needs(name: str, index: int) -> None:
     assert needs.order == (plan.order is not None)
     assert needs.draws == ("pair_ids" in read)
     assert needs.state == (found.state is not None)
+    if needs.margins:
+        with pytest.raises(ValueError, match="margins"):
+            method.plan(None)
 
-    other = plain.chosen_logp.detach().clone()
-    other[-1] += 3.0
-    changed = method.loss(dataclasses.replace(plain, chosen_logp=other), method.initial_state()).per_pair
-    assert needs.whole_batch == (not torch.equal(changed[:-1], found.per_pair[:-1]))
+    dependent = False
+    for key in ("chosen_logp", "rejected_logp"):
+        for value in (-400.0, -1.0):
+            other = getattr(plain, key).detach().clone()
+            other[-1] = value
+            changed = method.loss(dataclasses.replace(plain, **{key: other}), method.initial_state()).per_pair
+            dependent |= not torch.equal(changed[:-1], found.per_pair[:-1])
+    assert needs.whole_batch == dependent
 
 
 @pytest.mark.parametrize("beta", [0.01, 0.1, 5.0])

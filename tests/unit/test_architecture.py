@@ -57,7 +57,7 @@ def test_only_scripts_know_the_snakemake_object():
 def test_method_files_are_not_in_the_code_of_rules():
     for script in SCRIPTS.glob("*.py"):
         names = {path.name for path in import_closure(script) if path.parent.name == "methods"}
-        assert names <= {"__init__.py", "base.py", "registry.py", "pages.py"}, script.name
+        assert names <= {"__init__.py", "base.py", "curriculum.py", "registry.py", "pages.py"}, script.name
 
 
 def test_generation_judging_and_scoring_import_no_trainer():

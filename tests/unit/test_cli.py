@@ -8,7 +8,10 @@ from marginbench.methods.registry import method_names
 def test_methods_lists_every_method_with_its_paper(capsys):
     assert main(["methods"]) == 0
     output = capsys.readouterr().out
-    assert [line.split()[0] for line in output.splitlines()] == method_names()
+    heads = [line.split(":")[0] for line in output.splitlines() if not line.startswith(" ")]
+    assert heads == method_names()
+    for words in ("(g - 1 / (2 beta))^2", "needs: reference log-probabilities", "c_max = 4.0", "dpo_sorted"):
+        assert words in output
     assert "arXiv 2305.18290" in output
 
 

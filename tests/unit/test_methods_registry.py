@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 from marginbench.errors import UserError
-from marginbench.methods.registry import FOLDER, check_params, load_method, method_file, method_names
+from marginbench.methods.registry import (
+    FOLDER,
+    NOT_METHODS,
+    check_params,
+    load_method,
+    method_file,
+    method_names,
+    variant_names,
+)
 
 EXTRA = '''"""A hinge on the log-ratio margin; only here to show that a file is enough."""
 
@@ -41,10 +49,32 @@ def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_names_are_the_files() -> None:
-    files = {path.stem for path in FOLDER.glob("*.py")} - {"__init__", "base", "pages", "registry"}
+    files = {path.stem for path in FOLDER.glob("*.py")} - NOT_METHODS
     assert method_names() == sorted(files)
-    assert {"dpo", "ipo"} <= files
+    named = "sft dpo ipo beta_dpo madpo mixdpo simpo rdpo slic_hf kto orpo cpo robust_dpo dpop dpo_nll cal_dpo"
+    assert {*named.split(), "selective_dpo"} <= files
     assert method_file("dpo") == FOLDER / "dpo.py"
+
+
+def test_a_variant_is_a_method_with_other_parameters() -> None:
+    assert load_method("dpo_sorted").params == check_params("dpo", {"order": "margin_desc"})
+    assert load_method("dpo_sorted", {"beta": 0.3}).params == check_params("dpo", {"order": "margin_desc", "beta": 0.3})
+    assert load_method("dpo_sorted").bind({"beta": 0.3}).params.order == "margin_desc"
+    assert load_method("dpo_sorted").name == "dpo_sorted"
+    assert method_file("dpo_sorted") == FOLDER / "dpo.py"
+    assert "dpo_sorted" not in method_names()
+
+
+def test_the_controls_and_released_forms_have_names() -> None:
+    named = "dpo_sorted dpo_easy_only dpo_drop_contradicted mixdpo_shuffled mixdpo_released sft_hard_only"
+    named += " madpo_shuffled_margins madpo_unit_weight beta_dpo_released"
+    assert set(named.split()) <= set(variant_names())
+
+
+def test_a_variant_with_the_name_of_a_method_is_refused(extra: Path) -> None:
+    (extra / "hinge_here.py").write_text(EXTRA + '\nVARIANTS = {"dpo": {"beta": 2.0}}\n')
+    with pytest.raises(UserError, match="variant `dpo` has the name of another method"):
+        variant_names()
 
 
 def test_nothing_heavy_is_imported_to_check_parameters() -> None:
@@ -106,6 +136,14 @@ def test_a_folder_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ("dpo", {"beta": "much"}, "method `dpo`: `beta` = 'much': must be a valid number"),
         ("ipo", {"reduction": "avg"}, "method `ipo`: `reduction` = 'avg': must be 'mean' or 'sum'"),
         ("hinge_here", {}, "method `hinge_here`: parameter `beta` is missing"),
+        ("madpo", {"c_max": 1}, "method `madpo`: `c_max` = 1: must be greater than 1"),
+        ("mixdpo", {"tau": 0.5, "percentile": 0.1}, "method `mixdpo`: `tau` and `percentile` are two ways to say"),
+        ("mixdpo", {"tau": None}, "method `mixdpo`: `tau` and `percentile` are both null"),
+        ("mixdpo", {"tau": float("nan")}, "method `mixdpo`: `tau` = nan: must be a number or an infinity"),
+        ("mixdpo", {"order": "seeded", "sft_schedule": "own"}, "method `mixdpo`: `sft_schedule: own` needs"),
+        ("simpo", {"gamma": 1, "gamma_beta_ratio": 0.5}, "method `simpo`: `gamma` and `gamma_beta_ratio` are two ways"),
+        ("dpo", {"shuffle_margins": 1}, "method `dpo`: `shuffle_margins` has no effect where no margins are read"),
+        ("dpo_sorte", {}, "unknown method `dpo_sorte`; did you mean `dpo_sorted`?"),
         ("dppo", {}, "unknown method `dppo`; did you mean `dpo`?"),
     ],
 )

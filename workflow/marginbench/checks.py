@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from marginbench.capability.tasks import known_tasks
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
-from marginbench.methods.registry import check_params, method_names
+from marginbench.methods.registry import load_method, method_names, variant_names
 from marginbench.study import RESERVED_IDS, START, FolderModel, Optimisation, PreferenceCorpus, ReviewsCorpus, Study
 
 PACKAGE_REVIEWS = 24_902
@@ -156,7 +156,7 @@ def _check_data(study: Study, where: str) -> None:
 
 
 def _check_methods(study: Study, where: str) -> None:
-    known = method_names()
+    known = [*method_names(), *variant_names()]
     for name, entry in study.methods.items():
         at = f"{where}: methods.{name}"
         if name == START:
@@ -164,9 +164,16 @@ def _check_methods(study: Study, where: str) -> None:
         if entry.method not in known:
             raise UserError(f"{at}.method: unknown method `{entry.method}`; {nearest(entry.method, known)}")
         try:
-            check_params(entry.method, entry.params)
+            method = load_method(entry.method, entry.params)
         except UserError as error:
             raise UserError(f"{at}.params: {error}") from error
+        if method.needs.margins and not study.margins:
+            raise UserError(f"{at}: needs margins and the study has none; name a scorer under `margins`")
+        if method.needs.margins and method.scorer not in (None, *study.margins):
+            raise UserError(
+                f"{at}: needs the margins of `{method.scorer}`, which is not under `margins`; add it there, or set "
+                f"params.scorer to one of: {', '.join(study.margins)}"
+            )
         try:
             study.training_of(name)
         except ValidationError as error:

@@ -4,6 +4,7 @@ JSON goes to stdout where another program may read it, messages to stderr; exit 
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     methods.add_argument("action", nargs="?", choices=["show"], help="show NAME")
     methods.add_argument("name", nargs="?")
     methods.set_defaults(run=_methods)
+
+    loss = commands.add_parser("loss", help="a method's loss on pairs given as numbers, as JSON")
+    loss.add_argument("method", help="name of a method or variant, e.g. madpo")
+    loss.add_argument("--pairs", type=Path, required=True, metavar="FILE", help="JSON file of batches of pairs")
+    loss.add_argument(
+        "--set", dest="settings", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="parameters"
+    )
+    loss.set_defaults(run=_loss)
 
     judge = commands.add_parser("judge", help="serve a local judge over the OpenAI protocol")
     judge.add_argument("action", choices=["serve"])
@@ -100,6 +109,15 @@ def _methods(arguments: argparse.Namespace) -> int:
     if arguments.action == "show" and not arguments.name:
         raise UserError("methods show: which one? e.g. `marginbench methods show dpo`")
     print(method_page(arguments.name) if arguments.action else method_list())
+    return 0
+
+
+def _loss(arguments: argparse.Namespace) -> int:
+    from marginbench.methods.evaluate import evaluate, parse_settings, read_batches
+    from marginbench.methods.registry import load_method
+
+    method = load_method(arguments.method, parse_settings(arguments.settings))
+    print(json.dumps({"batches": evaluate(method, read_batches(arguments.pairs))}, allow_nan=False))
     return 0
 
 

@@ -137,12 +137,13 @@ class Plan:
         return {"file": path} if path else {}
 
     def margins_of_method(self, wildcards: Any) -> list[str]:
-        """Margins that a method declares to need (those of the study's first scorer); most need none."""
+        """Margins that a method declares to need (of the scorer it names, else the study's first); most need none."""
         study = self.studies[wildcards.study]
         entry = study.methods[wildcards.method]
-        if not load_method(entry.method, entry.params).needs.margins:
+        method = load_method(entry.method, entry.params)
+        if not method.needs.margins:
             return []
-        return [f"{self.cell(wildcards)}/margins/{study.margins[0]}.parquet"]
+        return [f"{self.cell(wildcards)}/margins/{method.scorer or study.margins[0]}.parquet"]
 
     def ground_truth(self, wildcards: Any) -> list[str]:
         """The ground-truth classifier, where the corpus has one."""

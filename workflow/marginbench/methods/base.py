@@ -7,8 +7,12 @@ A method file holds, at module level:
 - `needs(params) -> Needs`: the inputs that the loss reads; rules wait only for those;
 - `loss(batch, params, state) -> PairLoss`: a pure function of tensors;
 - `EXAMPLE`: a tuple of `Case`, small enough to check by hand;
-- if needed, `plan(margins, params) -> Plan` (columns, filter and order made once from the margins of all pairs) and
-  `initial_state(params) -> dict` (what must survive a checkpoint).
+- if needed, `plan(margins, params) -> Plan` (columns, filter and order made once from the margins of all pairs),
+  `initial_state(params) -> dict` (what must survive a checkpoint), and
+- `VARIANTS`: names of the same formula with other parameters, usable wherever a method's name is.
+
+Methods of labelled pairs take their `Params` from `curriculum.PairParams`, and so can be sorted, filtered, or given
+another pair's margins without a line of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,6 +75,8 @@ class PairBatch:
         pair_ids: content hashes of the pairs, for draws.
         seed, step: training seed and optimiser step (from 1), for draws.
         kept: positions of the pairs that a method's draw keeps, given from outside; None lets the method draw.
+        micro_batch_size: pairs of one forward pass, in the order of the batch; None if the batch was one pass. Only
+            for methods whose public code takes statistics of micro-batches.
     """
 
     chosen_logp: "Tensor"
@@ -85,6 +91,7 @@ class PairBatch:
     seed: int = 0
     step: int = 1
     kept: Sequence[int] | None = None
+    micro_batch_size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +123,14 @@ class Plan:
         columns: per-pair values, shape (pairs,), handed to the loss as `batch.columns`.
         keep: pairs that are trained on, boolean, shape (pairs,); None keeps all.
         order: positions of the pairs in training order, the same in every epoch; None shuffles by (dataset, seed).
+        phase: number of the phase of training that each pair belongs to, from 0, shape (pairs,). Every phase then has a
+            learning-rate schedule of its own; a step belongs to the last phase among its pairs. None: one phase.
     """
 
     columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep: np.ndarray | None = None
     order: np.ndarray | None = None
+    phase: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,16 @@ class Case:
     batches: Sequence[Mapping[str, Sequence[Any]]]
     losses: Sequence[Sequence[float]]
     means: Sequence[float] | None = None
+
+
+def planned(batch: PairBatch, name: str) -> "Tensor":
+    """A column that the method's `plan` made. Raises ValueError where it is absent: no plan, or no margins, was given.
+
+    There is no fall-back on purpose: MixDPO's released code takes a missing margin for 1, and silently becomes DPO.
+    """
+    if name not in batch.columns:
+        raise ValueError(f"the batch lacks the column `{name}`, which is planned from the margins; margins are missing")
+    return batch.columns[name]
 
 
 def log_ratio_margin(batch: PairBatch) -> "Tensor":

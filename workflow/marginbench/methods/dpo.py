@@ -8,18 +8,32 @@ answer's tokens, the loss of a pair is
 
 eps = 0 is the paper; eps > 0 is conservative DPO (labels are wrong with probability eps), as in the authors' code. The
 authors' code and TRL's `sigmoid` agree with the paper. At policy = reference the loss is ln 2 for every beta and eps.
+
+Variants: `cdpo` (eps = 0.1); and controls for methods that use margins: `dpo_sorted` (easy to hard, nothing else),
+`dpo_easy_only` (MixDPO without its hard pairs), `dpo_drop_contradicted` (pairs with a negative margin dropped, the part
+of MADPO that removes labels which the reward model contradicts).
 """
 
 from pydantic import Field
 
-from marginbench.methods.base import Case, MethodParams, Needs, PairBatch, PairLoss, State, log_ratio_margin
+from marginbench.methods.base import Case, Needs, PairBatch, PairLoss, State, log_ratio_margin
+from marginbench.methods.curriculum import PairParams
+from marginbench.methods.formulas import sigmoid_loss
 
 
-class Params(MethodParams):
+class Params(PairParams):
     """Parameters of DPO."""
 
     beta: float = Field(0.1, gt=0, description="Strength of the KL constraint, per nat; the reward is beta times g.")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Assumed probability eps that a label is wrong.")
+
+
+VARIANTS = {
+    "cdpo": {"label_smoothing": 0.1},
+    "dpo_sorted": {"order": "margin_desc"},
+    "dpo_easy_only": {"order": "margin_desc", "keep": "easy"},
+    "dpo_drop_contradicted": {"keep": "easy", "keep_tau": 0.0},
+}
 
 
 def needs(params: Params) -> Needs:
@@ -29,13 +43,7 @@ def needs(params: Params) -> Needs:
 
 def loss(batch: PairBatch, params: Params, state: State | None = None) -> PairLoss:
     """Loss of every pair; see the module's formula."""
-    from torch.nn.functional import logsigmoid
-
-    z = params.beta * log_ratio_margin(batch)
-    if params.label_smoothing == 0:  # one term, so that the bits are those of plain DPO
-        return PairLoss(-logsigmoid(z))
-    eps = params.label_smoothing
-    return PairLoss(-(1 - eps) * logsigmoid(z) - eps * logsigmoid(-z))
+    return PairLoss(sigmoid_loss(params.beta * log_ratio_margin(batch), params.label_smoothing))
 
 
 _PAIRS = {

@@ -9,22 +9,27 @@ where `beta` is the paper's tau. Public code gives two different losses this nam
 log-probabilities summed over tokens, as the paper's text, the DPO authors' code and MADPO's do; `reduction: mean`
 divides each log-ratio by its answer's length first, as TRL's DPOTrainer does (its source says that the IPO authors
 confirmed it), so that the target is in nats per token. One beta means different things in the two: tune separately.
-"""
 
-from typing import Literal
+Variants: `ipo_sum`, `ipo_avg`, the two by name.
+"""
 
 from pydantic import Field
 
-from marginbench.methods.base import Case, MethodParams, Needs, PairBatch, PairLoss, State, log_ratio_margin
+from marginbench.methods.base import Case, Needs, PairBatch, PairLoss, State, log_ratio_margin
+from marginbench.methods.curriculum import PairParams
+from marginbench.methods.formulas import Reduction, log_ratios, squared_loss
 
 
-class Params(MethodParams):
+class Params(PairParams):
     """Parameters of IPO."""
 
     beta: float = Field(0.1, gt=0, description="The paper's tau, per nat (sum) or per nat and token (mean).")
-    reduction: Literal["mean", "sum"] = Field(
+    reduction: Reduction = Field(
         "sum", description="Log-ratios summed over tokens (the paper's text) or averaged (TRL)."
     )
+
+
+VARIANTS = {"ipo_sum": {"reduction": "sum"}, "ipo_avg": {"reduction": "mean"}}
 
 
 def needs(params: Params) -> Needs:
@@ -37,10 +42,9 @@ def loss(batch: PairBatch, params: Params, state: State | None = None) -> PairLo
     if params.reduction == "sum":
         margin = log_ratio_margin(batch)
     else:
-        chosen = (batch.chosen_logp - batch.ref_chosen_logp) / batch.chosen_len
-        rejected = (batch.rejected_logp - batch.ref_rejected_logp) / batch.rejected_len
-        margin = chosen - rejected
-    return PairLoss((margin - 1 / (2 * params.beta)) ** 2, logs={"ipo_margin": margin.detach()})
+        chosen, rejected = log_ratios(batch)
+        margin = chosen / batch.chosen_len - rejected / batch.rejected_len
+    return PairLoss(squared_loss(margin, params.beta), logs={"ipo_margin": margin.detach()})
 
 
 _PAIRS = {

@@ -17,12 +17,13 @@ from pydantic import ValidationError
 from marginbench.errors import UserError, nearest
 from marginbench.identity import content_id
 from marginbench.methods.base import Case, MethodParams, Needs, PairBatch, PairLoss, Plan, State
+from marginbench.methods.curriculum import margins_seen, needs_of_curriculum, plan_of_curriculum
 
 FOLDER = Path(__file__).resolve().parent
 SEARCH_VARIABLE = "MARGINBENCH_METHODS"
 """Environment variable with further folders of method files, separated as PATH is."""
 
-NOT_METHODS = frozenset({"__init__", "base", "pages", "registry"})
+NOT_METHODS = frozenset({"__init__", "base", "curriculum", "evaluate", "formulas", "pages", "registry"})
 REQUIRED = ("Params", "needs", "loss", "EXAMPLE")
 
 
@@ -31,7 +32,7 @@ class Method:
     """A method file with its parameters bound.
 
     Attributes:
-        name: the file's name.
+        name: the file's name, or that of a variant.
         file: the file.
         module: the imported file.
         params: checked parameters.
@@ -45,12 +46,22 @@ class Method:
     @property
     def needs(self) -> Needs:
         """What the loss reads, with these parameters."""
-        return self.module.needs(self.params)
+        return needs_of_curriculum(self.module.needs(self.params), self.params)
 
     @property
     def examples(self) -> tuple[Case, ...]:
         """Worked examples."""
         return self.module.EXAMPLE
+
+    @property
+    def scorer(self) -> str | None:
+        """The scorer of the margins that the parameters ask for; None leaves it to the study."""
+        return getattr(self.params, "scorer", None)
+
+    @property
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """Names of the same formula with other parameters, and those parameters."""
+        return _variants_of(self.module)
 
     @property
     def doc(self) -> str:
@@ -59,17 +70,21 @@ class Method:
 
     def bind(self, params: Mapping[str, Any]) -> "Method":
         """The same method with other parameters. Raises UserError."""
-        return replace(self, params=_validate(self.name, self.module, params))
+        variant = self.variants.get(self.name, {})
+        return replace(self, params=_validate(self.name, self.module, {**variant, **params}))
 
     def initial_state(self) -> State | None:
         """The state before the first batch; None for a method without state."""
         return self.module.initial_state(self.params) if self.needs.state else None
 
+    def margins_seen(self, margins: np.ndarray | None) -> np.ndarray | None:
+        """The margins of all pairs as the method is to see them: dealt out anew if the parameters say so."""
+        return margins_seen(margins, self.params)
+
     def plan(self, margins: np.ndarray | None) -> Plan:
-        """What is decided once from the margins of all pairs, shape (pairs,)."""
-        if not hasattr(self.module, "plan"):
-            return Plan()
-        return self.module.plan(margins, self.params)
+        """What is decided once from the margins of all pairs, as the method sees them, shape (pairs,)."""
+        own = self.module.plan(margins, self.params) if hasattr(self.module, "plan") else Plan()
+        return plan_of_curriculum(own, margins, self.params)
 
     def loss(self, batch: PairBatch, state: State | None = None) -> PairLoss:
         """Loss of every pair of a batch."""
@@ -110,12 +125,32 @@ def method_names(folder: str | Path | None = None) -> list[str]:
     return list(_files(folder))
 
 
-def method_file(name: str, folder: str | Path | None = None) -> Path:
-    """The file of a method. Raises UserError with the nearest name when there is none."""
+def variant_names(folder: str | Path | None = None) -> dict[str, str]:
+    """Names of all variants, sorted, and the method that each is a variant of. Every method file is imported."""
     files = _files(folder)
-    if name not in files:
-        raise UserError(f"unknown method `{name}`; {nearest(name, files)}")
-    return files[name]
+    found: dict[str, str] = {}
+    for stem, path in files.items():
+        for name in _variants_of(_module(stem, path)):
+            if name in files or name in found:
+                raise UserError(f"{path}: variant `{name}` has the name of another method; rename it")
+            found[name] = stem
+    return dict(sorted(found.items()))
+
+
+def _resolve(name: str, folder: str | Path | None) -> tuple[str, Path]:
+    """The stem and the file of a method, by its own name or that of a variant."""
+    files = _files(folder)
+    if name in files:
+        return name, files[name]
+    variants = variant_names(folder)
+    if name not in variants:
+        raise UserError(f"unknown method `{name}`; {nearest(name, [*files, *variants])}")
+    return variants[name], files[variants[name]]
+
+
+def method_file(name: str, folder: str | Path | None = None) -> Path:
+    """The file of a method or variant. Raises UserError with the nearest name when there is none."""
+    return _resolve(name, folder)[1]
 
 
 def _module(name: str, path: Path) -> ModuleType:
@@ -139,6 +174,14 @@ def _module(name: str, path: Path) -> ModuleType:
     return module
 
 
+def _variants_of(module: ModuleType) -> Mapping[str, Mapping[str, Any]]:
+    return getattr(module, "VARIANTS", {})
+
+
+def _message(item: Mapping[str, Any]) -> str:
+    return item["msg"].removeprefix("Value error, ")
+
+
 def _sentence(name: str, model: type[MethodParams], error: ValidationError) -> str:
     parts = []
     for item in error.errors():
@@ -148,34 +191,39 @@ def _sentence(name: str, model: type[MethodParams], error: ValidationError) -> s
         elif item["type"] == "missing":
             parts.append(f"parameter `{key}` is missing")
         elif item["loc"]:
-            parts.append(f"`{key}` = {item['input']!r}: {item['msg'].removeprefix('Input should ').strip()}")
+            parts.append(f"`{key}` = {item['input']!r}: {_message(item).removeprefix('Input should ').strip()}")
         else:
-            parts.append(item["msg"].removeprefix("Value error, "))
+            parts.append(_message(item))
     return f"method `{name}`: " + "; ".join(part.replace(": be ", ": must be ") for part in parts)
 
 
 def _validate(name: str, module: ModuleType, params: Mapping[str, Any]) -> MethodParams:
     try:
-        return module.Params.model_validate(dict(params))
+        checked = module.Params.model_validate(dict(params))
     except ValidationError as error:
         raise UserError(_sentence(name, module.Params, error)) from error
+    idle = [key for key in ("scorer", "shuffle_margins") if getattr(checked, key, None) is not None]
+    if idle and not needs_of_curriculum(module.needs(checked), checked).margins:
+        raise UserError(f"method `{name}`: `{idle[0]}` has no effect where no margins are read; remove it")
+    return checked
 
 
 def check_params(name: str, params: Mapping[str, Any], folder: str | Path | None = None) -> MethodParams:
-    """The checked parameters of a method.
+    """The checked parameters of a method or variant.
 
     Raises:
         UserError: unknown method or parameter (with the nearest name), missing parameter, value out of bounds.
     """
-    return _validate(name, _module(name, method_file(name, folder)), params)
+    return load_method(name, params, folder).params
 
 
 def load_method(name: str, params: Mapping[str, Any] | None = None, folder: str | Path | None = None) -> Method:
-    """A method by name, with its parameters bound (defaults where none are given).
+    """A method or variant by name, with its parameters bound (defaults where none are given).
 
     Raises:
         UserError: as `check_params`, or a file that lacks a part of a method.
     """
-    path = method_file(name, folder)
-    module = _module(name, path)
-    return Method(name, path, module, _validate(name, module, params or {}))
+    stem, path = _resolve(name, folder)
+    module = _module(stem, path)
+    given = {**_variants_of(module).get(name, {}), **(params or {})}
+    return Method(name, path, module, _validate(name, module, given))

@@ -1,9 +1,12 @@
 """From a study's optimiser settings to the trainer's arguments: one place for every kind of training."""
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from marginbench.errors import UserError
@@ -30,6 +33,37 @@ def optimiser_steps(opt: Optimisation, n_examples: int) -> int:
     if opt.epochs == 0:
         return 0
     return max(1, math.floor(opt.epochs * steps_per_epoch(opt, n_examples) + 1e-9))
+
+
+def schedule_factor(opt: Optimisation, step: int, steps: int) -> float:
+    """Learning rate at a step (from 0) as a share of the peak: linear warm-up, then the schedule's shape.
+
+    The same numbers as `transformers`' schedulers give (tests/unit/test_training_optimisation.py).
+    """
+    warmup = math.ceil(opt.warmup_fraction * steps)
+    if step < warmup:
+        return step / max(1, warmup)
+    progress = (step - warmup) / max(1, steps - warmup)
+    if opt.schedule == "constant":
+        return 1.0
+    if opt.schedule == "linear":
+        return max(0.0, 1.0 - progress)
+    return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+def phase_factors(opt: Optimisation, phases: Sequence[int] | np.ndarray) -> list[float]:
+    """Learning rate of every optimiser step as a share of the peak, every phase with a schedule of its own.
+
+    Args:
+        phases: number of the phase of every step, shape (steps,). The steps of a phase need not be next to each other.
+    """
+    phases = [int(phase) for phase in phases]
+    total, done = Counter(phases), Counter()
+    factors = []
+    for phase in phases:
+        factors.append(schedule_factor(opt, done[phase], total[phase]))
+        done[phase] += 1
+    return factors
 
 
 def trainer_arguments(

@@ -23,8 +23,8 @@ from marginbench.models.lora import add_adapter, save_adapter
 from marginbench.models.manifest import Manifest, read_manifest, write_manifest
 from marginbench.study import Full, Lora, Optimisation
 from marginbench.training.batches import training_order
-from marginbench.training.inputs import check_plan, margins_of, pair_dataset, positions_of
-from marginbench.training.optimisation import optimiser_steps, trainer_arguments
+from marginbench.training.inputs import check_plan, margins_of, pair_dataset, phases_of_steps, plan_facts, positions_of
+from marginbench.training.optimisation import optimiser_steps, phase_factors, trainer_arguments
 from marginbench.training.reference import join_reference, reference_key
 from marginbench.training.trainer import CHECKPOINT_MARK, PairTrainer, preference_config
 
@@ -92,6 +92,7 @@ def train_policy(
     positions = positions_of(plan, len(tokens))
     order = training_order(opt, positions, dataset_id, seed, fixed=plan.order is not None)
     steps = optimiser_steps(opt, len(positions))
+    phases = phases_of_steps(plan, order, opt.batch_size)
     run_key = content_id(
         "run",
         method.name,
@@ -122,6 +123,7 @@ def train_policy(
             columns=tuple(plan.columns),
             run_key=run_key,
             seed=seed,
+            learning_rates=None if phases is None else phase_factors(opt, phases),
             model=model,
             args=preference_config(arguments, max_length=opt.max_length, full=isinstance(opt.tuning, Full)),
             train_dataset=pair_dataset(joined, margin, plan).select(order),
@@ -137,7 +139,7 @@ def train_policy(
         if trainer.state.global_step != steps:
             raise RuntimeError(f"training ended at step {trainer.state.global_step} of {steps}")
         history = trainer.state.log_history
-    _save(model, tokenizer, out_dir, start, method, steps)
+    _save(model, tokenizer, out_dir, start, method, steps, plan_facts(plan, positions))
     shutil.rmtree(out_dir / "checkpoint", ignore_errors=True)
     return _train_log(history)
 
@@ -173,9 +175,11 @@ def _latest_checkpoint(folder: Path, run_key: str) -> Path | None:
     return mine[-1] if mine else None
 
 
-def _save(model: nn.Module, tokenizer: Any, out_dir: Path, start: Manifest, method: Method, steps: int) -> None:
+def _save(
+    model: nn.Module, tokenizer: Any, out_dir: Path, start: Manifest, method: Method, steps: int, plan: dict[str, Any]
+) -> None:
     weights = out_dir / "weights"
-    facts = {"method": method.name, "params": method.params.model_dump(mode="json"), "steps": steps}
+    facts = {"method": method.name, "params": method.params.model_dump(mode="json"), "steps": steps, "plan": plan}
     if isinstance(model, PeftModel):
         save_adapter(model, weights)
         write_manifest(out_dir / "manifest.json", weights, "adapter", base=start, facts=facts)

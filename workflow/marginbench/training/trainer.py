@@ -6,6 +6,7 @@ tests/parity/test_trl_golden.py (trl 1.16.0 has no public seam for any of it):
 - `_prepare_dataset`: pairs come tokenised;
 - `_precompute_ref_logps`: reference log-probabilities come from the shared table;
 - `_compute_loss`: the forward is `pair_log_probs`, the loss is the method's;
+- `create_scheduler`: a method with phases has a schedule for each;
 - `get_batch_samples`: a method that needs the whole optimiser batch gets it, whatever the micro-batch;
 - `_save_checkpoint`: no model card, and the method's state is saved last, which marks a checkpoint as whole.
 """
@@ -39,13 +40,23 @@ class PairTrainer(DPOTrainer):
         columns: names of the per-pair numbers that the method's plan made.
         run_key: what a checkpoint must carry to be taken up again.
         seed: training seed, for methods that draw.
+        learning_rates: learning rate of every optimiser step as a share of the peak; None takes the arguments'.
         kwargs: as DPOTrainer. The dataset's rows are already in training order.
     """
 
     def __init__(
-        self, *, method: Method, pair_ids: list[str], columns: tuple[str, ...], run_key: str, seed: int, **kwargs: Any
+        self,
+        *,
+        method: Method,
+        pair_ids: list[str],
+        columns: tuple[str, ...],
+        run_key: str,
+        seed: int,
+        learning_rates: list[float] | None = None,
+        **kwargs: Any,
     ) -> None:
         self.method, self.pair_ids, self.columns = method, pair_ids, columns
+        self.learning_rates = learning_rates
         self.run_key, self.draw_seed = run_key, seed
         self.method_state: State | None = method.initial_state()
         extra = [*(["margin"] if method.needs.margins else []), *columns]
@@ -60,6 +71,18 @@ class PairTrainer(DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
         return dataset
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """The schedule of the arguments, or the given learning rates; `train` then takes what is set here."""
+        if self.learning_rates is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        if self.lr_scheduler is None:
+            rates = [*self.learning_rates, 0.0]  # the scheduler looks one step ahead of the last
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self.optimizer if optimizer is None else optimizer, lambda step: rates[step]
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         """The micro-batches of one optimiser step.
@@ -121,6 +144,7 @@ class PairTrainer(DPOTrainer):
             pair_ids=[self.pair_ids[row] for row in inputs["row"].tolist()] if self.method.needs.draws else (),
             seed=self.draw_seed,
             step=self.state.global_step + 1,
+            micro_batch_size=self.args.per_device_train_batch_size,
         )
         result = self.method.loss(batch, self.method_state)
         if self.model.training:
