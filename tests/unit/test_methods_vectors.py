@@ -162,7 +162,16 @@ def test_madpo_coefficients() -> None:
         ),
         (
             {"c_max": 2, "c_min": 0.5, "tau": 2},
-            [1.680479063, 1.537157681, 0.7330436052, 0.5055268997, 0.5006835998, 1.364175327, 0.5082857244, 0.5018567629],
+            [
+                1.680479063,
+                1.537157681,
+                0.7330436052,
+                0.5055268997,
+                0.5006835998,
+                1.364175327,
+                0.5082857244,
+                0.5018567629,
+            ],
         ),
     ):
         np.testing.assert_allclose(coefficient(size, load_method("madpo", params).params), expected, rtol=1e-8)
@@ -322,3 +331,16 @@ def test_against_the_script_of_mixdpo(seed: int) -> None:
             np.testing.assert_allclose(mine, expected[theirs], rtol=1e-9, atol=1e-12)
     order = load_method("mixdpo").plan(np.array(batch["margin"])).order
     np.testing.assert_array_equal(order, oracle.curriculum(batch["margin"]))
+
+
+def test_log_odds_are_stable() -> None:
+    from marginbench.methods.formulas import log_odds
+
+    logp = torch.tensor([-700.0, -1.0, -0.5, -1e-6, 0.0], dtype=torch.float64, requires_grad=True)
+    values = log_odds(logp)
+    p = np.exp(logp.detach().numpy()[1:3])
+    np.testing.assert_allclose(values.detach().numpy()[1:3], np.log(p / (1 - p)), rtol=1e-12)
+    assert values[0].item() == pytest.approx(-700, rel=1e-12)
+    assert values[3].item() == pytest.approx(-math.log(1e-6), rel=1e-6)
+    assert torch.isfinite(torch.autograd.grad(values.sum(), logp)[0]).all()
+    assert torch.isfinite(values).all()

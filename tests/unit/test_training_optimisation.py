@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from marginbench.errors import UserError
+from marginbench.methods.base import Plan
 from marginbench.study import Optimisation
 from marginbench.training.batches import training_order
-from marginbench.training.optimisation import optimiser_steps, trainer_arguments
+from marginbench.training.inputs import phases_of_steps
+from marginbench.training.optimisation import optimiser_steps, phase_factors, schedule_factor, trainer_arguments
+from transformers import get_scheduler
 from trl import DPOConfig
 
 
@@ -25,6 +28,40 @@ def test_steps(epochs: float, n: int, steps: int) -> None:
 def test_mixdpo_steps_of_ultrafeedback() -> None:
     """61,135 pairs in batches of 160: 382 steps, the last partial batch dropped (papers-mixdpo, section 3)."""
     assert optimiser_steps(_opt(batch_size=160, micro_batch_size=10), 61_135) == 382
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.34])
+def test_schedule_is_that_of_transformers(schedule: str, warmup: float, tmp_path) -> None:
+    opt = _opt(schedule=schedule, warmup_fraction=warmup, epochs=3)
+    config = DPOConfig(**trainer_arguments(opt, n_examples=40, seed=0, output_dir=tmp_path))
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = get_scheduler(
+        config.lr_scheduler_type, optimiser, num_warmup_steps=config.warmup_steps, num_training_steps=config.max_steps
+    )
+    for step in range(config.max_steps):
+        assert schedule_factor(opt, step, config.max_steps) == pytest.approx(theirs.get_last_lr()[0], abs=1e-12)
+        optimiser.step()
+        theirs.step()
+
+
+def test_schedule_vector_of_mixdpo() -> None:
+    """The released recipe: the mixed step is 335, the steps with hard pairs have 0.39 % of the summed learning rate."""
+    opt = _opt(batch_size=160, micro_batch_size=160, schedule="cosine", warmup_fraction=0.1)
+    order = np.arange(382 * 160)
+    plan = Plan(phase=(np.arange(61_135) >= 61_135 - 7387).astype(int))
+    phases = phases_of_steps(plan, order, 160)
+    first = int(np.argmax(phases))
+    assert (len(phases), first, int(phases.sum())) == (382, 335, 47)
+    shared = [schedule_factor(opt, step, 382) for step in range(382)]
+    assert shared[first] == pytest.approx(0.045617357, rel=1e-7)
+    assert sum(shared[first:]) / sum(shared) == pytest.approx(0.003885256, rel=1e-6)
+    own = phase_factors(opt, phases)
+    assert own[:335] == [schedule_factor(opt, step, 335) for step in range(335)]
+    assert own[335:] == [schedule_factor(opt, step, 47) for step in range(47)]
+    assert max(own[335:]) == pytest.approx(1.0)
+    assert phase_factors(opt, [0, 1, 0, 1]) == [schedule_factor(opt, i, 2) for i in (0, 0, 1, 1)]
+    assert phases_of_steps(Plan(), order, 160) is None
 
 
 def test_fewer_pairs_than_a_batch() -> None:

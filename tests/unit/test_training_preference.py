@@ -173,7 +173,12 @@ def test_log_and_files(setting: dict[str, Any], tmp_path: Path) -> None:
     manifest = read_manifest(tmp_path / "run" / "manifest.json", verify=True)
     assert manifest.kind == "adapter"
     assert manifest.base.weights_hash == read_manifest(setting["start_manifest"]).weights_hash
-    assert manifest.facts == {"method": "dpo", "params": {"beta": 0.1, "label_smoothing": 0.0}, "steps": 6}
+    assert manifest.facts == {
+        "method": "dpo",
+        "params": load_method("dpo").params.model_dump(mode="json"),
+        "steps": 6,
+        "plan": {"pairs": 26, "columns": {}},
+    }
     load_model(manifest)
 
 
@@ -236,7 +241,7 @@ def test_zero_epochs_save_the_start(setting: dict[str, Any], tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tuning", [LORA, Full()], ids=["lora", "full"])
-@pytest.mark.parametrize("name", ["dpo", "ipo", "needy"])
+@pytest.mark.parametrize("name", ["dpo", "ipo", "needy", "beta_dpo", "mixdpo", "kto"])
 def test_the_optimiser_batch_is_the_unit(setting: dict[str, Any], tmp_path: Path, name: str, tuning: Any) -> None:
     """Gradient of the first step and loss of every step, for micro-batches 8 x 1, 4 x 2 and 1 x 8."""
     losses, gradients = [], []
@@ -272,10 +277,38 @@ def test_a_planned_order_is_followed(setting: dict[str, Any], tmp_path: Path) ->
     np.testing.assert_allclose(_series(log, "margin"), expected, rtol=1e-5)
 
 
+def test_controls_by_margin_reach_the_trainer(setting: dict[str, Any], tmp_path: Path) -> None:
+    """Filter, order, routing, permutation and the hard pairs' own schedule, seen in the log and the manifest."""
+    margins = setting["margins"].set_index("pair_id").loc[setting["tokens"]["pair_id"], "margin"].to_numpy()
+
+    def facts(name: str) -> dict[str, Any]:
+        return read_manifest(tmp_path / name / "manifest.json").facts["plan"]
+
+    _train(setting, tmp_path / "easy", "dpo_easy_only", {"keep_percentile": 0.5}, epochs=1)
+    assert facts("easy")["pairs"] == int((margins >= np.sort(margins)[::-1][13]).sum())
+    log = _train(setting, tmp_path / "mix", "mixdpo", {"percentile": 0.5, "sft_schedule": "own"}, epochs=1)
+    hard = np.sort(margins)[::-1] < np.sort(margins)[::-1][13]
+    np.testing.assert_allclose(_series(log, "frac_sft"), hard[:24].reshape(3, 8).mean(axis=1))
+    np.testing.assert_allclose(
+        np.add(_series(log, "loss_pref"), _series(log, "loss_sft")), _series(log, "loss"), rtol=1e-5
+    )
+    assert len(_series(log, "learning_rate")) == 3
+    weights = {}
+    for name in ("madpo", "madpo_shuffled_margins", "madpo_unit_weight", "dpo"):
+        weights[name] = _series(_train(setting, tmp_path / name, name, epochs=1), "loss")
+    assert weights["madpo_unit_weight"] == weights["dpo"]
+    assert _weights(tmp_path / "madpo_unit_weight") == _weights(tmp_path / "dpo")
+    assert len({tuple(values) for values in weights.values()}) == 3
+    assert (
+        facts("madpo")["columns"]["weight"]["counts"] == facts("madpo_shuffled_margins")["columns"]["weight"]["counts"]
+    )
+    assert sum(facts("madpo")["columns"]["weight"]["counts"]) == 26
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tuning", "micro", "dropout"),
-    [("dpo", "lora", 8, 0.0), ("dpo", "lora", 4, 0.3), ("dpo", "full", 4, 0.0), ("needy", "lora", 4, 0.0)],
+    [("dpo", "lora", 8, 0.0), ("dpo", "lora", 4, 0.3), ("dpo", "full", 4, 0.0), ("beta_dpo", "lora", 4, 0.0)],
 )
 def test_a_killed_run_resumes_exactly(
     setting: dict[str, Any], tmp_path: Path, name: str, tuning: str, micro: int, dropout: float

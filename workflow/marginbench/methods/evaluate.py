@@ -176,5 +176,7 @@ def _result(found: PairLoss, kept: Sequence[int] | None, where: str) -> dict[str
     counted = per_pair if kept is None else per_pair[list(kept)]
     result = {"loss": counted.mean().item() if len(counted) else None, "per_pair": per_pair.tolist()}
     for name, value in found.logs.items():
+        if not torch.isfinite(value.double()).all():
+            raise UserError(f"{where}: `{name}` is not finite; check the log-probabilities")
         result[name] = value.detach().tolist()  # of a tensor without dimensions: the number
     return result if kept is None else {**result, "kept": list(kept)}

@@ -45,9 +45,13 @@ def chosen_nll(batch: PairBatch, reduction: Reduction = "mean") -> "Tensor":
 
 
 def log_odds(mean_logp: "Tensor") -> "Tensor":
-    """log(p / (1 - p)) for p = exp(mean_logp) < 1; stable, value and gradient, for p near 0 and near 1."""
+    """log(p / (1 - p)) for p = exp(mean_logp); stable for p near 0 and near 1.
+
+    The odds of p = 1 are infinite: p counts as 1 - epsilon of the precision where it is above that.
+    """
     import torch
 
+    mean_logp = mean_logp.clamp(max=-torch.finfo(mean_logp.dtype).eps)
     half = -math.log(2)
     near_one = torch.log(-torch.expm1(mean_logp.clamp(min=half)))
     near_zero = torch.log1p(-torch.exp(mean_logp.clamp(max=half)))
