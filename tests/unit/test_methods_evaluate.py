@@ -169,7 +169,7 @@ def test_only_the_columns_that_are_read_are_needed(run: Any) -> None:
         ("beta_dpo", {**BATCH, "kept": []}, (), "kept: must be different positions from 0 to 2"),
         ("beta_dpo", {**BATCH, "pair_ids": ["a", "a", "b"]}, (), "pair_ids: must be different strings"),
         ("beta_dpo", BATCH, ("--set", "keep=easy"), "a filter by margin changes its batches"),
-        ("orpo", _without(chosen_logp=[0.0, -1.0, -1.0]), (), "the loss of pair 0 is"),
+        ("ipo", _without(chosen_logp=[-1.0, -1e200, -1.0]), (), "the loss of pair 1 is inf"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(run: Any, method: str, batch: Any, options: Any, words: str) -> None:
