@@ -17,14 +17,14 @@ from marginbench.methods.registry import Method, check_params, load_method, meth
 from pydantic import ValidationError
 
 EXAMPLES = [(name, index) for name in method_names() for index in range(len(load_method(name).examples))]
-CASES = [*EXAMPLES, *((name, None) for name in variant_names())]
 NAMES = [*method_names(), *variant_names()]
+CASES = [*EXAMPLES, *((name, None) for name in NAMES)]
 N = 6
 ORDER = [3, 0, 5, 1, 4, 2]
 
 
 def _method(name: str, index: int | None) -> Method:
-    """A method with the parameters of one of its examples, or a variant as it is."""
+    """A method with the parameters of one of its examples, or a method or variant as it is."""
     return load_method(name) if index is None else load_method(name, load_method(name).examples[index].params)
 
 
@@ -153,6 +153,24 @@ def test_gradient_is_finite_and_points_the_right_way(name: str, index: int | Non
             assert (chosen <= 0).all()
             assert chosen.sum() < 0
             assert (rejected >= 0).all()
+
+
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_rounding_errors_do_not_decide(name: str, index: int | None) -> None:
+    """At policy = reference log-ratios are rounding errors, which differ with the size of micro-batches."""
+    method, gradients = _method(name, index), []
+    for seed in (None, 0, 1):
+        noise = np.zeros((2, N)) if seed is None else np.random.default_rng(seed).normal(0, 1e-5, (2, N))
+        plain = _batch(method, _margins())
+        leaves = [
+            (values.detach() + torch.tensor(extra)).requires_grad_()
+            for values, extra in zip((plain.chosen_logp, plain.rejected_logp), noise, strict=True)
+        ]
+        moved = dataclasses.replace(plain, chosen_logp=leaves[0], rejected_logp=leaves[1])
+        loss = method.loss(moved, method.initial_state()).mean()
+        gradients.append(torch.cat(torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)))
+    for gradient in gradients[1:]:
+        torch.testing.assert_close(gradient, gradients[0], rtol=1e-2, atol=1e-4 * gradients[0].abs().max().item())
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)

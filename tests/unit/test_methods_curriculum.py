@@ -142,6 +142,16 @@ def test_no_deviation_is_no_nan(margins: list[float], ddof: int) -> None:
     np.testing.assert_array_equal(log_weights(np.array([1.0, 2.0]), 0.0, 0.0), [0.0, 0.0])
 
 
+@pytest.mark.parametrize("name", ["beta_dpo", "beta_dpo_released"])
+def test_rounding_errors_draw_nothing(name: str) -> None:
+    """At policy = reference margins are rounding errors of float32, and differ with the size of micro-batches."""
+    method = load_method(name)
+    noise = np.random.default_rng(0).normal(0, 1e-5, (2, 16))
+    kept = [method.loss(_batch(list(margins)), method.initial_state()).kept for margins in noise]
+    assert kept[0] == kept[1]
+    assert method.loss(_batch(list(noise[0] * 1e5)), method.initial_state()).kept != kept[0]
+
+
 def test_a_loss_leaves_the_state_that_it_was_given_alone() -> None:
     """What evaluation needs: the new state is returned, and whoever evaluates drops it."""
     method = load_method("beta_dpo")

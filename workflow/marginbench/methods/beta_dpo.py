@@ -14,7 +14,8 @@ kept`), the deviation is the sample's (`std_ddof: 1`), beta has a floor of 0.001
 micro-batches (`ema_scope: micro`). That is the variant `beta_dpo_released`. Deliberately different from it here:
 
 - evaluation never changes the running values (theirs does);
-- where std is 0 (policy = reference at the first step) the draw is uniform (theirs is 0 / 0);
+- where std is below a thousandth of a nat (policy = reference at the first step) the draw is uniform: theirs follows
+  rounding errors there, which differ with the size of micro-batches, or is 0 / 0;
 - the draw is a Gumbel top-k keyed by (seed, step, pair): the same distribution, which cannot underflow and does not
   depend on the order of the pairs;
 - at least one pair is kept, and one pair's sample deviation is 0.
@@ -31,7 +32,7 @@ from pydantic import Field
 from marginbench.identity import stream
 from marginbench.methods.base import Case, Needs, PairBatch, PairLoss, State, log_ratio_margin
 from marginbench.methods.curriculum import PairParams
-from marginbench.methods.formulas import sigmoid_loss
+from marginbench.methods.formulas import ROUNDING, sigmoid_loss
 
 
 class Params(PairParams):
@@ -75,9 +76,9 @@ def initial_state(params: Params) -> State:
     return {"mean": params.ema_mean_init, "std": params.ema_std_init}
 
 
-def log_weights(margins: np.ndarray, mean: float, std: float) -> np.ndarray:
-    """Log of the filter's weights, up to a constant; all 0 where there is no deviation to measure by."""
-    return -0.5 * ((margins - mean) / std) ** 2 if std > 0 else np.zeros_like(margins)
+def log_weights(margins: np.ndarray, mean: float, std: float, floor: float = 0.0) -> np.ndarray:
+    """Log of the filter's weights, up to a constant; all 0 where std is not above floor: nothing to measure by."""
+    return -0.5 * ((margins - mean) / std) ** 2 if std > floor else np.zeros_like(margins)
 
 
 def draw(log_weight: np.ndarray, count: int, pair_ids: list[str], seed: int, step: int) -> list[int]:
@@ -105,7 +106,8 @@ def _kept(batch: PairBatch, params: Params, log_weight: np.ndarray, start: int) 
 def loss(batch: PairBatch, params: Params, state: State) -> PairLoss:
     """Loss of every pair, the kept ones, and the running values after this batch; see the module's formulas."""
     margin = log_ratio_margin(batch)
-    scaled = margin.detach().double().cpu().numpy() * (params.beta if params.margin_scale == "beta0" else 1.0)
+    scale = params.beta if params.margin_scale == "beta0" else 1.0
+    scaled = margin.detach().double().cpu().numpy() * scale
     micro = batch.micro_batch_size if params.ema_scope == "micro" else None
     mean, std = state["mean"], state["std"]
     betas, weights, kept = np.empty_like(scaled), np.empty_like(scaled), []
@@ -115,7 +117,7 @@ def loss(batch: PairBatch, params: Params, state: State) -> PairLoss:
         deviation = float(group.std(ddof=params.std_ddof)) if len(group) > params.std_ddof else 0.0
         mean = params.momentum * mean + (1 - params.momentum) * float(group.mean())
         std = params.momentum * std + (1 - params.momentum) * deviation
-        log_weight = log_weights(group, mean, std)
+        log_weight = log_weights(group, mean, std, ROUNDING * scale)
         chosen = _kept(batch, params, log_weight, start)
         source = group if params.beta_source == "full" or not chosen else group[chosen]
         beta = params.beta * (1 + params.alpha * (float(source.mean()) - mean))

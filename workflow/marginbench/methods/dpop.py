@@ -7,14 +7,15 @@ a pair is
     -log sigma(beta (g - lam max(0, log ref(chosen) - log pi(chosen)))).
 
 The penalty stands inside the logarithm, and inside beta. Defaults are the paper's (beta 0.3, lam 50); MixDPO's authors
-compare with beta 0.01, lam 5. Not in TRL.
+compare with beta 0.01, lam 5. Not in TRL. At policy = reference the penalty has a kink of height lam: its slope counts
+from a thousandth of a nat on, so that rounding errors do not decide about the first step.
 """
 
 from pydantic import Field
 
 from marginbench.methods.base import Case, Needs, PairBatch, PairLoss, State
 from marginbench.methods.curriculum import PairParams
-from marginbench.methods.formulas import log_ratios, sigmoid_loss
+from marginbench.methods.formulas import ROUNDING, log_ratios, sigmoid_loss
 
 
 class Params(PairParams):
@@ -32,7 +33,8 @@ def needs(params: Params) -> Needs:
 def loss(batch: PairBatch, params: Params, state: State | None = None) -> PairLoss:
     """Loss of every pair; see the module's formula."""
     chosen, rejected = log_ratios(batch)
-    penalty = (-chosen).relu()
+    loss_of_chosen = -chosen
+    penalty = loss_of_chosen.where(loss_of_chosen > ROUNDING, loss_of_chosen.relu().detach())
     return PairLoss(
         sigmoid_loss(params.beta * (chosen - rejected - params.lam * penalty)), logs={"penalty": penalty.detach()}
     )

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 Reduction = Literal["mean", "sum"]
 
+ROUNDING = 1e-3
+"""Log-ratios below this, in nats, are not told from 0 by a rule that jumps: sums in float32 are good to about 1e-5.
+
+At policy = reference all log-ratios are such rounding errors, and they differ with the size of micro-batches.
+"""
+
 
 def log_ratios(batch: PairBatch) -> tuple["Tensor", "Tensor"]:
     """log pi - log ref of the chosen and of the rejected answers, summed over tokens."""
