@@ -52,11 +52,24 @@ BAD_STUDIES = {
     "seeds are words": (put("seeds", ["zero"]), ["seeds[0]", "`'zero'`"]),
     "no seeds": (put("seeds", []), ["seeds"]),
     "a seed twice": (put("seeds", [1, 1]), ["seeds", "more than once"]),
-    "unknown method": (put("methods.dpo.method", "dop"), ["methods.dpo.method", "`dop`", "did you mean `dpo`?"]),
+    "unknown method": (put("methods.dpo.method", "ddpo"), ["methods.dpo.method", "`ddpo`", "did you mean `dpo`?"]),
     "unknown parameter": (put("methods.dpo.params", {"bta": 0.1}), ["methods.dpo.params", "`bta`", "`beta`"]),
     "negative beta": (put("methods.dpo.params", {"beta": -0.1}), ["methods.dpo.params", "`beta`", "-0.1"]),
     "beta is a word": (put("methods.dpo.params", {"beta": "big"}), ["methods.dpo.params", "`beta`", "big"]),
     "unknown reduction": (put("methods.ipo.params", {"beta": 0.1, "reduction": "avg"}), ["reduction", "avg"]),
+    "scorer that is not made": (
+        put("methods.dpo", {"method": "selective_dpo"}),
+        ["methods.dpo", "`held_out_loss`", "`margins`", "reward_model"],
+    ),
+    "margins that nobody makes": (
+        lambda study: study.update(margins=[], methods={"mixed": {"method": "mixdpo"}}),
+        ["methods.mixed", "needs margins", "`margins`"],
+    ),
+    "two thresholds": (
+        put("methods.dpo", {"method": "mixdpo", "params": {"tau": 1, "percentile": 0.1}}),
+        ["methods.dpo.params", "`tau` and `percentile`"],
+    ),
+    "unknown variant": (put("methods.dpo.method", "dpo_sorte"), ["methods.dpo.method", "`dpo_sorte`", "`dpo_sorted`"]),
     "unknown training override": (
         put("methods.dpo.training", {"epoch": 3}),
         ["methods.dpo.training.epoch", "`epochs`"],

@@ -152,3 +152,9 @@ def test_messages(extra: Path, name: str, params: dict, message: str) -> None:
         check_params(name, params)
     assert str(raised.value).startswith(message)
     assert "\n" not in str(raised.value)
+
+
+def test_the_page_for_people_names_every_method_and_variant() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    for name in (*method_names(), *variant_names()):
+        assert f"`{name}`" in page, name

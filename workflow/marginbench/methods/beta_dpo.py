@@ -87,7 +87,7 @@ def draw(log_weight: np.ndarray, count: int, pair_ids: list[str], seed: int, ste
     The largest of log-weight + Gumbel noise are a draw without replacement (Kool et al. 2019, arXiv 1903.06059). The
     noise of a pair depends on (seed, step, pair) and on nothing else.
     """
-    noise = [stream("beta_dpo", seed, step, pair_id).gumbel() for pair_id in pair_ids]
+    noise = [stream("pair_filter", seed, step, pair_id).gumbel() for pair_id in pair_ids]
     keys = sorted(range(len(pair_ids)), key=lambda i: (-(log_weight[i] + noise[i]), pair_ids[i]))
     return sorted(keys[:count])
 
