@@ -28,6 +28,10 @@ def test_a_method_page_tells_parameters_and_needs(capsys):
         (["methods", "show", "ipx"], "did you mean `ipo`?"),
         (["methods", "show"], "which one?"),
         (["check", "nowhere.yaml"], "no such file"),
+        (["loss", "dpo"], "the following arguments are required: --pairs; see `marginbench loss --help`"),
+        (["loss", "dpo", "--pairs", "nowhere.json"], "nowhere.json: no such file"),
+        (["losss"], "invalid choice: 'losss'"),
+        ([], "required: COMMAND"),
         (["show", "nowhere"], "nowhere"),
     ],
 )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from marginbench import __version__
 from marginbench.errors import UserError
@@ -18,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return arguments.run(arguments) or 0
     except UserError as error:
         print(f"marginbench: error: {error}", file=sys.stderr)
@@ -28,8 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with a command line in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see `{self.prog} --help`")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="marginbench", description=__doc__.splitlines()[0])
+    parser = _Parser(prog="marginbench", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"marginbench {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
