@@ -158,7 +158,12 @@ def reward_scores(
     batch_size: int = 32,
     progress: Progress = quiet,
 ) -> list[float]:
-    """Score of every token sequence (prompt + answer), in input order; batches are sorted by length."""
+    """Score of every token sequence (prompt + answer), in input order.
+
+    Equal sequences are scored once (an answer may stand in several pairs); batches are sorted by length.
+    """
+    asked = [tuple(map(int, ids)) for ids in sequences]
+    sequences = list(dict.fromkeys(asked))
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     scores = [0.0] * len(sequences)
     was_training = model.training
@@ -176,4 +181,5 @@ def reward_scores(
             scores[row] = value
         progress(first + len(rows), len(order), "scored")
     model.train(was_training)
-    return scores
+    known = dict(zip(sequences, scores, strict=True))
+    return [known[ids] for ids in asked]

@@ -1,9 +1,9 @@
 """Blocks that no adapter touches, computed once: training starts from their hidden states.
 
 With LoRA on the last blocks only, the blocks below give the same hidden states at every step. They are computed once
-for every different sequence; then the model is trained without them, fed with those states in place of embeddings. Losses
-equal those of the whole model up to float rounding (tests/unit/test_training_frozen.py). Used only where it fits into
-memory and where a trial on the first sequences gives the whole model's log-probabilities.
+for every different sequence; then the model is trained without them, fed with those states in place of embeddings.
+Losses equal those of the whole model up to float rounding (tests/unit/test_training_frozen.py). Used only where it
+fits into memory and where a trial on the first sequences gives the whole model's hidden states.
 """
 
 import contextlib
