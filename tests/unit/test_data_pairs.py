@@ -185,3 +185,19 @@ def test_mistakes_are_refused_in_one_line(texts, candidates, ground_truth):
         with pytest.raises(UserError, match=words) as caught:
             make(some_texts, some_candidates, ground_truth, **options)
         assert "\n" not in str(caught.value)
+
+
+def test_all_pairs_of_a_prompts_samples_may_meet(texts, candidates, ground_truth):
+    dataset = Dataset(corpus="c", tier="high", label_noise="bradley_terry", pairing="all")
+    pairs, report = pairs_from_candidates(texts, candidates, ground_truth, dataset, 0.25, 0)
+    by_prompt = candidates.groupby("prompt_id")["text"].apply(list)
+    met = {(row.prompt_id, frozenset((row.chosen, row.rejected))) for row in pairs.itertuples()}
+    wanted = {
+        (prompt, frozenset((one, other)))
+        for prompt, answers in by_prompt.items()
+        for i, one in enumerate(answers)
+        for other in answers[i + 1 :]
+        if one != other
+    }
+    assert met == wanted
+    assert report["dropped"]["unpaired_samples"] == 0

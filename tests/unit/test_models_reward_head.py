@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import pandas as pd
+import pytest
 import torch
-from marginbench.models.loading import load_tokenizer
+from marginbench.errors import UserError
+from marginbench.models.loading import load_model, load_tokenizer
 from marginbench.models.manifest import read_manifest
-from marginbench.models.reward_head import new_reward_model, reward_scores
+from marginbench.models.reward_head import head_from_words, new_reward_model, reward_scores, reward_sequences
 
 
 def test_an_answer_that_ends_with_the_pad_token_is_read_at_its_end(toy_model: Path) -> None:
@@ -29,3 +32,29 @@ def test_the_head_depends_on_its_seed_alone(toy_model: Path) -> None:
         heads.append(new_reward_model(read_manifest(toy_model), seed).score.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_head_from_words_is_the_log_odds_of_the_words(toy_model: Path) -> None:
+    start, tokenizer = read_manifest(toy_model), load_tokenizer(toy_model)
+    model = new_reward_model(start, seed=0).eval()
+    head_from_words(model, start, tokenizer, ["a", "b"], ["c"])
+    ids = [10, 11, 12]
+    score = reward_scores(model, [ids], pad_id=tokenizer.pad_token_id)[0]
+    with torch.no_grad():
+        logits = load_model(toy_model)(torch.tensor([ids])).logits[0, -1]
+    a, b, c = (logits[tokenizer.encode(word, add_special_tokens=False)[0]] for word in "abc")
+    assert score == pytest.approx(((a + b) / 2 - c).item(), abs=1e-5)
+
+
+def test_a_word_of_several_tokens_is_refused(toy_model: Path) -> None:
+    start = read_manifest(toy_model)
+    with pytest.raises(UserError, match="`abc` is 3 tokens"):
+        head_from_words(new_reward_model(start, 0), start, load_tokenizer(toy_model), ["abc"], ["c"])
+
+
+def test_the_cue_stands_at_the_end_and_is_never_cut() -> None:
+    tokens = pd.DataFrame({"prompt_ids": [[1, 2], [1]], "chosen_ids": [[3, 4, 5], [6]], "rejected_ids": [[7], [8]]})
+    assert reward_sequences(tokens, "chosen", 5, [9, 9]) == [[1, 2, 3, 9, 9], [1, 6, 9, 9]]
+    assert reward_sequences(tokens, "rejected") == [[1, 2, 7], [1, 8]]
+    with pytest.raises(UserError, match=r"reward_model\.cue fills max_length 2"):
+        reward_sequences(tokens, "chosen", 2, [9, 9])

@@ -137,9 +137,9 @@ def _check_data(study: Study, where: str) -> None:
         if dataset.corpus not in study.corpora:
             raise UserError(f"{at}.corpus: unknown corpus `{dataset.corpus}`; {nearest(dataset.corpus, study.corpora)}")
         corpus = study.corpora[dataset.corpus]
-        for key in ("tier", "label_noise"):
+        for key in ("tier", "label_noise", "pairing"):
             given = getattr(dataset, key) is not None
-            if isinstance(corpus, ReviewsCorpus) and not given:
+            if isinstance(corpus, ReviewsCorpus) and not given and key != "pairing":
                 raise UserError(f"{at}.{key}: missing; pairs made from reviews need it")
             if not isinstance(corpus, ReviewsCorpus) and given:
                 raise UserError(f"{at}.{key}: only for pairs made from reviews; corpus `{dataset.corpus}` brings pairs")

@@ -86,7 +86,7 @@ PAIRS = Table(
         rejected=Column(STRING, "other answer"),
         chosen_ended=Column(BOOL, "whether the answer is complete, so that training appends the end token"),
         rejected_ended=Column(BOOL, "the same for the other answer"),
-        split=Column(STRING, "train | holdout (reward model accuracy); by prompt"),
+        split=Column(STRING, "train | holdout: kept from the reward model; policies train on both; by prompt"),
         source=Column(STRING, "where the pair comes from"),
         score_chosen=Column(FLOAT, "ground-truth score or dataset rating", nullable=True),
         score_rejected=Column(FLOAT, "ground-truth score or dataset rating", nullable=True),

@@ -109,6 +109,9 @@ class Dataset(Section):
         description="Quality of constructed pairs (MADPO v1): high = sample against sample, low = better sample "
         "against the original negative review, medium = half of each. Only for corpora with a ground truth.",
     )
+    pairing: Literal["consecutive", "all"] | None = Field(
+        None, description="Which samples of a prompt meet: consecutive ones (the default), or all pairs (DPO paper)."
+    )
     label_noise: Literal["bradley_terry", "none"] | None = Field(
         None, description="How the ground truth labels constructed pairs: Bradley-Terry draw, or noise-free."
     )
@@ -192,8 +195,20 @@ class Optimisation(Section):
         return self
 
 
+class HeadWords(Section):
+    """Words whose log-odds after the cue are the reward head's first guess; each must be one token."""
+
+    better: list[str] = Field(min_length=1, description="Words that speak for an answer, e.g. ` great`.")
+    worse: list[str] = Field(min_length=1, description="Words that speak against it.")
+
+
 class RewardModel(Optimisation):
     """Bradley-Terry reward model: the SFT start with a scalar head, trained on the labelled pairs."""
+
+    cue: str = Field("", description="Text put after prompt and answer, at whose end the score is read.")
+    head_words: HeadWords | None = Field(
+        None, description="Start the head from words of the language model; null draws it at random."
+    )
 
     holdout_fraction: Fraction = Field(0.25, description="Share of the prompts kept out to measure pair accuracy.")
 

@@ -1,4 +1,4 @@
-"""score_reference: log-probabilities of the training pairs under the frozen start, once for all methods and seeds."""
+"""score_reference: log-probabilities of every pair under the frozen start, once for all methods and seeds."""
 
 from marginbench.job import job
 
@@ -10,10 +10,9 @@ with job(f"score_reference {snakemake.wildcards.dataset}", snakemake.log[0], sna
     from marginbench.training.reference import compute_reference
 
     tokenizer = load_tokenizer(snakemake.input.start)
-    tokens = read_table(snakemake.input.tokens, PAIR_TOKENS)
     reference = compute_reference(
         load_model(snakemake.input.start),
-        tokens[tokens["split"] == "train"].reset_index(drop=True),
+        read_table(snakemake.input.tokens, PAIR_TOKENS),
         max_length=snakemake.params.reference["max_length"],
         precision=snakemake.params.reference["precision"],
         batch_size=16,

@@ -19,7 +19,6 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
 
     inputs, params = snakemake.input, snakemake.params
     tokens = read_table(inputs.tokens, PAIR_TOKENS)
-    tokens = tokens[tokens["split"] == "train"].reset_index(drop=True)
     template = template_hash(load_tokenizer(inputs.start), params.format)
     margins = read_table(inputs.margins, MARGINS) if inputs.margins else None
     log = train_policy(

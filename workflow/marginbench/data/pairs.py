@@ -5,6 +5,7 @@ other, `low` the better-scored of two samples against the original negative revi
 each. Labels are Bradley-Terry draws from the ground-truth scores, or noise-free.
 """
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,11 @@ def _measure(pairs: pd.DataFrame) -> dict[str, Any]:
     return report
 
 
-def _couples(prompts: pd.DataFrame, candidates: pd.DataFrame) -> tuple[list[tuple[str, Any, Any]], int]:
-    """Consecutive samples of each prompt, (0,1), (2,3), ..., and how many samples were left single."""
+def _couples(prompts: pd.DataFrame, candidates: pd.DataFrame, pairing: str) -> tuple[list[tuple[str, Any, Any]], int]:
+    """Samples of each prompt that meet, and how many were left single.
+
+    Consecutive ones, (0,1), (2,3), ..., or all pairs, as in the DPO paper's controlled sentiment (appendix C.1).
+    """
     unknown = sorted(set(candidates["prompt_id"]) - set(prompts.index))
     if unknown:
         raise UserError(f"candidates: prompt_id {unknown[0]} is no prompt of the corpus; delete them and run again")
@@ -63,8 +67,11 @@ def _couples(prompts: pd.DataFrame, candidates: pd.DataFrame) -> tuple[list[tupl
                 f"candidates: prompt {prompt_id} has {n} samples, a pair needs 2; set candidates.samples_per_prompt"
             )
         samples = list(grouped[prompt_id].itertuples(index=False))
-        single += len(samples) % 2
-        couples += [(prompt_id, samples[i], samples[i + 1]) for i in range(0, len(samples) - 1, 2)]
+        if pairing == "all":
+            couples += [(prompt_id, one, other) for one, other in combinations(samples, 2)]
+        else:
+            single += len(samples) % 2
+            couples += [(prompt_id, samples[i], samples[i + 1]) for i in range(0, len(samples) - 1, 2)]
     return couples, single
 
 
@@ -138,7 +145,7 @@ def pairs_from_candidates(
         if getattr(dataset, key) is None:
             raise UserError(f"datasets: `{key}` must be set for pairs made from the corpus `{dataset.corpus}`")
     prompts = texts[texts["role"] == "prompt"].set_index("text_id")
-    couples, single = _couples(prompts, candidates)
+    couples, single = _couples(prompts, candidates, dataset.pairing or "consecutive")
     counts = {"unpaired_samples": single, "empty_answer": 0, "identical_answers": 0, "duplicate_pair": 0, "tie": 0}
     rows: dict[str, dict] = {}
     for pair in _opponents(prompts, couples, ground_truth, dataset.tier, seed):

@@ -9,7 +9,7 @@ from marginbench.errors import UserError
 from marginbench.job import Progress, quiet
 from marginbench.models.loading import load_tokenizer
 from marginbench.models.manifest import read_manifest
-from marginbench.models.reward_head import load_reward_model, reward_scores
+from marginbench.models.reward_head import load_reward_model, reward_scores, reward_sequences
 from marginbench.records import MARGINS
 
 SCORER = "reward_model"
@@ -28,12 +28,8 @@ def score_pairs(
     if torch.cuda.is_available():
         model = model.to("cuda")
     pad_id = load_tokenizer(manifest).pad_token_id
-    max_length = manifest.facts.get("max_length")
-    both = [
-        [*map(int, prompt), *map(int, answer)][:max_length]
-        for side in ("chosen_ids", "rejected_ids")
-        for prompt, answer in zip(tokens["prompt_ids"], tokens[side], strict=True)
-    ]
+    layout = {"max_length": manifest.facts.get("max_length"), "cue_ids": manifest.facts.get("cue_ids", [])}
+    both = [sequence for side in ("chosen", "rejected") for sequence in reward_sequences(tokens, side, **layout)]
     scores = torch.tensor(reward_scores(model, both, pad_id, batch_size, progress), dtype=torch.float64)
     chosen, rejected = scores[: len(tokens)].numpy(), scores[len(tokens) :].numpy()
     frame = pd.DataFrame(

@@ -7,11 +7,12 @@ one (SmolLM2), it reads an answer that ended one token too early. Here the last 
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from marginbench.errors import UserError
@@ -76,6 +77,46 @@ def new_reward_model(start: Manifest, seed: int) -> PreTrainedModel:
     return model
 
 
+def head_from_words(
+    model: PreTrainedModel,
+    start: Manifest,
+    tokenizer: PreTrainedTokenizerBase,
+    better: Sequence[str],
+    worse: Sequence[str],
+) -> None:
+    """Set the head to the mean output embedding of the better words minus that of the worse ones, in place.
+
+    The score of a text is then how much likelier the start finds a better word than a worse one as the next token, in
+    nats. With a few hundred noisy labels a random head learns nothing; this one begins with what the model knows.
+    Raises UserError for a word that is not one token.
+    """
+    embedding = _output_embedding(model, start)
+
+    def mean(words: Sequence[str]) -> Tensor:
+        rows = []
+        for word in words:
+            ids = tokenizer.encode(word, add_special_tokens=False)
+            if len(ids) != 1:
+                raise UserError(
+                    f"reward_model.head_words: `{word}` is {len(ids)} tokens of this tokenizer; choose a word of one "
+                    "token (most need their leading space)"
+                )
+            rows.append(embedding[ids[0]])
+        return torch.stack(rows).mean(0)
+
+    with torch.no_grad():
+        getattr(model, HEAD).weight.copy_((mean(better) - mean(worse)).unsqueeze(0))
+
+
+def _output_embedding(model: PreTrainedModel, start: Manifest) -> Tensor:
+    """The start's output embedding, (vocabulary, width); the input embedding where the two are tied."""
+    for file in sorted(start.weights_dir.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            if "lm_head.weight" in weights.keys():  # noqa: SIM118 - not a mapping
+                return weights.get_tensor("lm_head.weight").float()
+    return model.get_input_embeddings().weight.detach().float()
+
+
 def load_reward_model(manifest: Manifest) -> PreTrainedModel | PeftModel:
     """A trained reward model in eval mode. Raises UserError when any weight of head or adapter is missing or left over.
 
@@ -93,6 +134,22 @@ def load_reward_model(manifest: Manifest) -> PreTrainedModel | PeftModel:
     return attach_adapter(model, manifest)
 
 
+def reward_sequences(
+    tokens: pd.DataFrame, side: str, max_length: int | None = None, cue_ids: Sequence[int] = ()
+) -> list[list[int]]:
+    """Prompt, answer and cue ids of one side ("chosen" or "rejected") of PAIR_TOKENS, in file order.
+
+    At most `max_length` tokens: the answer is cut, never the cue.
+    """
+    room = None if max_length is None else max_length - len(cue_ids)
+    if room is not None and room < 1:
+        raise UserError(f"reward_model.cue fills max_length {max_length}; raise reward_model.max_length")
+    return [
+        [*map(int, prompt), *map(int, answer)][:room] + list(map(int, cue_ids))
+        for prompt, answer in zip(tokens["prompt_ids"], tokens[f"{side}_ids"], strict=True)
+    ]
+
+
 @torch.inference_mode()
 def reward_scores(
     model: PreTrainedModel | PeftModel,
@@ -101,7 +158,12 @@ def reward_scores(
     batch_size: int = 32,
     progress: Progress = quiet,
 ) -> list[float]:
-    """Score of every token sequence (prompt + answer), in input order; batches are sorted by length."""
+    """Score of every token sequence (prompt + answer), in input order.
+
+    Equal sequences are scored once (an answer may stand in several pairs); batches are sorted by length.
+    """
+    asked = [tuple(map(int, ids)) for ids in sequences]
+    sequences = list(dict.fromkeys(asked))
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     scores = [0.0] * len(sequences)
     was_training = model.training
@@ -119,4 +181,5 @@ def reward_scores(
             scores[row] = value
         progress(first + len(rows), len(order), "scored")
     model.train(was_training)
-    return scores
+    known = dict(zip(sequences, scores, strict=True))
+    return [known[ids] for ids in asked]

@@ -48,15 +48,17 @@ def pair_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> PairLogps:
     Args:
         model: a model that `prepare_log_probs` has been called on (wrapped or not).
         batch: `input_ids`, `attention_mask`, `completion_mask`, each (2 x pairs, length): the chosen answers' rows
-            first, then the rejected ones'. The mask is 1 on the answer's tokens.
+            first, then the rejected ones'. The mask is 1 on the answer's tokens. `inputs_embeds`, where present, is
+            what the model reads in place of `input_ids` (training.frozen).
 
     Returns:
         PairLogps with gradients where the model has them.
     """
     completion_mask = batch["completion_mask"]
     labels = batch["input_ids"].masked_fill(completion_mask == 0, -100)
+    read = "inputs_embeds" if "inputs_embeds" in batch else "input_ids"
     outputs = model(
-        input_ids=batch["input_ids"],
+        **{read: batch[read]},
         attention_mask=batch["attention_mask"],
         use_cache=False,
         labels=labels,

@@ -23,9 +23,10 @@ from marginbench.models.lora import add_adapter, save_adapter
 from marginbench.models.manifest import Manifest, read_manifest, write_manifest
 from marginbench.study import Full, Lora, Optimisation
 from marginbench.training.batches import training_order
+from marginbench.training.frozen import freeze_below
 from marginbench.training.inputs import check_plan, margins_of, pair_dataset, phases_of_steps, plan_facts, positions_of
 from marginbench.training.optimisation import optimiser_steps, phase_factors, trainer_arguments
-from marginbench.training.reference import join_reference, reference_key
+from marginbench.training.reference import join_reference, pair_rows, reference_key
 from marginbench.training.trainer import CHECKPOINT_MARK, PairTrainer, preference_config
 
 CHECKPOINT_SECONDS = 180.0
@@ -105,6 +106,9 @@ def train_policy(
         code_hash(__file__, method.file),
     )
     model, tokenizer = load_model(start), load_tokenizer(start)
+    rows = pair_rows(tokens)
+    sequences = [row["prompt_ids"] + row[side] for row in rows for side in ("chosen_ids", "rejected_ids")]
+    frozen = freeze_below(model, opt, sequences, progress) if steps else None
     if isinstance(opt.tuning, Lora):
         model = add_adapter(model, opt.tuning, seed_for("initialisation", model_id, seed))
     history: list[dict[str, Any]] = []
@@ -124,6 +128,7 @@ def train_policy(
             run_key=run_key,
             seed=seed,
             learning_rates=None if phases is None else phase_factors(opt, phases),
+            frozen=frozen,
             model=model,
             args=preference_config(arguments, max_length=opt.max_length, full=isinstance(opt.tuning, Full)),
             train_dataset=pair_dataset(joined, margin, plan).select(order),
@@ -139,6 +144,8 @@ def train_policy(
         if trainer.state.global_step != steps:
             raise RuntimeError(f"training ended at step {trainer.state.global_step} of {steps}")
         history = trainer.state.log_history
+    if frozen:
+        frozen.put_back_under(model)
     _save(model, tokenizer, out_dir, start, method, steps, plan_facts(plan, positions))
     shutil.rmtree(out_dir / "checkpoint", ignore_errors=True)
     return _train_log(history)

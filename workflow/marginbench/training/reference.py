@@ -79,18 +79,20 @@ def compute_reference(
     model = model.to(device).eval()
     prepare_log_probs(model)
     collate = PairCollator(pad_id)
-    values = np.full((len(tokens), 2), np.nan)
-    counts = np.zeros((len(tokens), 2), dtype=np.int64)
-    order = np.argsort(-lengths, kind="stable")
-    rows = pair_rows(tokens)
+    rows, places = _each_answer_once(tokens)
+    found = np.full((len(rows), 4), np.nan)
+    order = np.argsort(
+        [-len(r["prompt_ids"]) - max(len(r["chosen_ids"]), len(r["rejected_ids"])) for r in rows], kind="stable"
+    )
     for start in range(0, len(order), batch_size):
         chunk = order[start : start + batch_size]
         batch = collate.torch_call([rows[i] for i in chunk])
         with autocast(device, precision):
-            found = pair_log_probs(model, {name: value.to(device) for name, value in batch.items()})
-        values[chunk] = torch.stack(found[:2], dim=1).double().cpu().numpy()
-        counts[chunk] = torch.stack(found[2:], dim=1).long().cpu().numpy()
+            logps = pair_log_probs(model, {name: value.to(device) for name, value in batch.items()})
+        found[chunk] = torch.stack(logps, dim=1).double().cpu().numpy()
         progress(start + len(chunk), len(order), "reference")
+    values = np.array([[found[row, side] for row, side in place] for place in places]).reshape(-1, 2)
+    counts = np.array([[found[row, 2 + side] for row, side in place] for place in places]).reshape(-1, 2)
     if not np.isfinite(values).all():
         row = int(np.argmin(np.isfinite(values).all(axis=1)))
         raise UserError(f"reference: pair {tokens['pair_id'].iloc[row]} has no finite log-probability; check the model")
@@ -100,11 +102,33 @@ def compute_reference(
             "pair_id": tokens["pair_id"].to_numpy(),
             "ref_chosen_logp": values[:, 0],
             "ref_rejected_logp": values[:, 1],
-            "chosen_len": counts[:, 0],
-            "rejected_len": counts[:, 1],
+            "chosen_len": counts[:, 0].astype(np.int64),
+            "rejected_len": counts[:, 1].astype(np.int64),
             "cache_key": pair_keys(tokens, key),
         }
     )
+
+
+def _each_answer_once(tokens: pd.DataFrame) -> tuple[list[dict[str, Any]], list[tuple[tuple[int, int], ...]]]:
+    """Rows of two answers to one prompt in which every different answer stands once (but for an odd one, twice).
+
+    Where samples of a prompt meet in several pairs, this saves most of the pass, and an answer has one log-probability
+    whatever pair it is in. Also returned: for every pair, the (row, side) of its chosen and of its rejected answer.
+    """
+    answers: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
+    pairs = [tuple(tuple(map(int, ids)) for ids in lists) for lists in _lists(tokens)]
+    for prompt, *both in pairs:
+        answers.setdefault(prompt, {}).update(dict.fromkeys(both))
+    rows: list[dict[str, Any]] = []
+    place: dict[tuple, tuple[int, int]] = {}
+    for prompt, found in answers.items():
+        listed = list(found)
+        for i in range(0, len(listed), 2):
+            one, other = listed[i], listed[min(i + 1, len(listed) - 1)]
+            place[prompt, other], place[prompt, one] = (len(rows), 1), (len(rows), 0)
+            row = {"row": len(rows), "prompt_ids": list(prompt), "chosen_ids": list(one), "rejected_ids": list(other)}
+            rows.append(row)
+    return rows, [(place[prompt, chosen], place[prompt, rejected]) for prompt, chosen, rejected in pairs]
 
 
 def pair_rows(tokens: pd.DataFrame) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from marginbench.job import Progress, quiet
 from marginbench.models.loading import load_tokenizer
 from marginbench.models.lora import add_adapter, save_adapter
 from marginbench.models.manifest import read_manifest, write_manifest
-from marginbench.models.reward_head import HEAD, new_reward_model, reward_scores
+from marginbench.models.reward_head import HEAD, head_from_words, new_reward_model, reward_scores, reward_sequences
 from marginbench.study import Lora, RewardModel
 from marginbench.training.batches import training_order
 from marginbench.training.optimisation import optimiser_steps, trainer_arguments
@@ -35,14 +35,6 @@ LOGGED = {
     "accuracy": "reward_accuracy",
     "margin": "reward_margin",
 }
-
-
-def reward_sequences(tokens: pd.DataFrame, side: str, max_length: int | None) -> list[list[int]]:
-    """Prompt + answer ids of one side ("chosen" or "rejected") of PAIR_TOKENS, cut at `max_length`, in file order."""
-    return [
-        [*map(int, prompt), *map(int, answer)][:max_length]
-        for prompt, answer in zip(tokens["prompt_ids"], tokens[f"{side}_ids"], strict=True)
-    ]
 
 
 def pair_accuracy(margins: np.ndarray, confidence: float = 0.95) -> dict[str, Any]:
@@ -94,9 +86,13 @@ def train_reward_model(
             )
     steps = optimiser_steps(opt, len(split["train"]))
     tokenizer = load_tokenizer(start)
-    chosen, rejected = (reward_sequences(split["train"], side, opt.max_length) for side in ("chosen", "rejected"))
+    cue = tokenizer.encode(opt.cue, add_special_tokens=False) if opt.cue else []
+    layout = {"max_length": opt.max_length, "cue_ids": cue}
+    chosen, rejected = (reward_sequences(split["train"], side, **layout) for side in ("chosen", "rejected"))
     order = training_order(opt, range(len(chosen)), dataset_id, seed)
     model = new_reward_model(start, seed_for("initialisation", "reward_head", model_id, seed))
+    if opt.head_words:
+        head_from_words(model, start, tokenizer, opt.head_words.better, opt.head_words.worse)
     if isinstance(opt.tuning, Lora):
         adapter_seed = seed_for("initialisation", "reward_model", model_id, seed)
         model = add_adapter(model, opt.tuning, adapter_seed, task_type="SEQ_CLS", modules_to_save=[HEAD])
@@ -125,8 +121,7 @@ def train_reward_model(
     trained = trainer.accelerator.unwrap_model(trainer.model)
     progress(steps, steps, "measuring pair accuracy")
     margins = {
-        name: _margins(trained, part, opt.max_length, tokenizer.pad_token_id, dataset_id)
-        for name, part in split.items()
+        name: _margins(trained, part, layout, tokenizer.pad_token_id, dataset_id) for name, part in split.items()
     }
     report: dict[str, Any] = {
         "dataset": dataset_id,
@@ -142,15 +137,13 @@ def train_reward_model(
     else:
         with atomic_folder(out_dir / "weights") as temporary:
             trained.save_pretrained(temporary)
-    facts = {"stage": "reward_model", "max_length": opt.max_length, "optimisation": opt.model_dump(), "report": report}
+    facts = {"stage": "reward_model", **layout, "optimisation": opt.model_dump(), "report": report}
     write_manifest(out_dir / "manifest.json", out_dir / "weights", "reward_model", base=start, facts=facts)
     return log.frame(), report
 
 
-def _margins(model: Any, tokens: pd.DataFrame, max_length: int, pad_id: int, dataset_id: str) -> np.ndarray:
-    sides = [
-        reward_scores(model, reward_sequences(tokens, side, max_length), pad_id) for side in ("chosen", "rejected")
-    ]
+def _margins(model: Any, tokens: pd.DataFrame, layout: dict, pad_id: int, dataset_id: str) -> np.ndarray:
+    sides = [reward_scores(model, reward_sequences(tokens, side, **layout), pad_id) for side in ("chosen", "rejected")]
     margins = np.subtract(*map(np.asarray, sides))
     bad = np.flatnonzero(~np.isfinite(margins))
     if len(bad):

@@ -25,6 +25,7 @@ from marginbench.files import write_json
 from marginbench.methods.base import PairBatch, PairLoss, State, log_ratio_margin
 from marginbench.methods.registry import Method
 from marginbench.training.batches import PairCollator
+from marginbench.training.frozen import FrozenBlocks
 from marginbench.training.pair_logps import PairLogps, pair_log_probs, prepare_log_probs
 
 CHECKPOINT_MARK = "method_state.json"
@@ -41,6 +42,7 @@ class PairTrainer(DPOTrainer):
         run_key: what a checkpoint must carry to be taken up again.
         seed: training seed, for methods that draw.
         learning_rates: learning rate of every optimiser step as a share of the peak; None takes the arguments'.
+        frozen: hidden states under the trained blocks, when the model was cut to those.
         kwargs: as DPOTrainer. The dataset's rows are already in training order.
     """
 
@@ -53,9 +55,10 @@ class PairTrainer(DPOTrainer):
         run_key: str,
         seed: int,
         learning_rates: list[float] | None = None,
+        frozen: FrozenBlocks | None = None,
         **kwargs: Any,
     ) -> None:
-        self.method, self.pair_ids, self.columns = method, pair_ids, columns
+        self.method, self.pair_ids, self.columns, self.frozen = method, pair_ids, columns, frozen
         self.learning_rates = learning_rates
         self.run_key, self.draw_seed = run_key, seed
         self.method_state: State | None = method.initial_state()
@@ -97,7 +100,7 @@ class PairTrainer(DPOTrainer):
             parts = []
             with torch.no_grad(), self.compute_loss_context_manager():
                 self.model.train()
-                parts = [pair_log_probs(self.model_wrapped, sample) for sample in samples]
+                parts = [self._log_probs(self.model_wrapped, sample) for sample in samples]
             joined = PairLogps(*(torch.cat(values) for values in zip(*parts, strict=True)))
             leaves = [value.detach().requires_grad_() for value in joined[:2]]
             inputs = {
@@ -115,7 +118,7 @@ class PairTrainer(DPOTrainer):
         return samples, count
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        found = pair_log_probs(model, inputs)
+        found = self._log_probs(model, inputs)
         if "batch_gradients" in inputs:
             chosen, rejected = inputs["batch_gradients"]
             surrogate = (found.chosen_logp * chosen).sum() + (found.rejected_logp * rejected).sum()
@@ -130,6 +133,9 @@ class PairTrainer(DPOTrainer):
                 "lower learning_rate or max_grad_norm, or check the method's parameters"
             )
         return (loss, None) if return_outputs else loss
+
+    def _log_probs(self, model: torch.nn.Module, inputs: dict[str, Any]) -> PairLogps:
+        return pair_log_probs(model, self.frozen.batch(inputs) if self.frozen else inputs)
 
     def _loss_of(self, found: PairLogps, inputs: dict[str, Any]) -> tuple[Tensor, PairLoss, PairBatch]:
         batch = PairBatch(
