@@ -33,6 +33,7 @@ def test_a_method_page_tells_parameters_and_needs(capsys):
         (["losss"], "invalid choice: 'losss'"),
         ([], "required: COMMAND"),
         (["show", "nowhere"], "nowhere"),
+        (["run", "quickstrat"], "did you mean `quickstart`?"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(arguments, words, capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from marginbench import __version__
-from marginbench.errors import UserError
+from marginbench.errors import UserError, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,15 +80,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    snakemake = [sys.executable, "-m", "snakemake", arguments.study, "--cores", str(arguments.cores)]
-    result = subprocess.run([*snakemake, "--quiet", "rules", "host", "reason", *arguments.options], check=False)
-    if result.returncode:
-        return result.returncode
+    if not Path("Snakefile").is_file():
+        raise UserError("there is no Snakefile here; run from the project's folder")
+    if "--config" not in arguments.options:
+        from marginbench.checks import read_yaml
+        from marginbench.dag import make_plan
+
+        studies = make_plan(read_yaml("config.yaml"), Path.cwd(), "results").studies
+        if arguments.study not in studies:
+            raise UserError(f"unknown study `{arguments.study}`; {nearest(arguments.study, studies)}")
     folder = Path("results") / arguments.study
+    snakemake = [sys.executable, "-m", "snakemake", arguments.study, "--quiet", "all"]
+    print(
+        f"marginbench: running `{arguments.study}` (finished work is kept; logs in logs/{arguments.study})", flush=True
+    )
+    result = subprocess.run([*snakemake, "--cores", str(arguments.cores), *arguments.options], check=False)
+    if result.returncode:
+        logs = sorted(Path(".snakemake/log").glob("*.snakemake.log"), key=lambda path: path.stat().st_mtime)
+        where = f"; what Snakemake said: {logs[-1]}" if logs else ""
+        print(f"marginbench: `{arguments.study}` is not complete{where}; run the same command again", file=sys.stderr)
+        return result.returncode
     report, metrics = folder / "report.html", folder / "metrics.csv"
-    if metrics.exists() and (not report.exists() or report.stat().st_mtime < metrics.stat().st_mtime):
-        command = [sys.executable, "-m", "snakemake", arguments.study, "--report", str(report), "--quiet", "all"]
-        subprocess.run(command, check=True)
+    if not report.exists() or report.stat().st_mtime < metrics.stat().st_mtime:
+        subprocess.run([*snakemake, "--report", str(report)], check=True)
     return _show(argparse.Namespace(folder=folder))
 
 
