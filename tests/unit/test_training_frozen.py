@@ -10,10 +10,10 @@ from marginbench.models.manifest import read_manifest
 from marginbench.study import Full, Lora, Optimisation
 from marginbench.training import frozen as frozen_module
 from marginbench.training.batches import PairCollator
-from marginbench.training.frozen import freeze_below
+from marginbench.training.frozen import freeze_below, frozen_blocks, save_states
 from marginbench.training.pair_logps import pair_log_probs, prepare_log_probs
 from marginbench.training.preference import train_policy
-from marginbench.training.reference import compute_reference, pair_rows
+from marginbench.training.reference import answer_sequences, compute_reference, pair_rows
 
 MAX_LENGTH = 40
 
@@ -38,16 +38,12 @@ def settings(**keys) -> Optimisation:
     return Optimisation(**{**base, "tuning": Lora(rank=4, last_layers=1), **keys})
 
 
-def sequences_of(tokens):
-    return [row["prompt_ids"] + row[side] for row in pair_rows(tokens) for side in ("chosen_ids", "rejected_ids")]
-
-
 def test_log_probs_and_gradients_equal_those_of_the_whole_model(toy_model, tokens):
     opt = settings()
     found = {}
     for name in ("whole", "cut"):
         model = load_model(toy_model)
-        frozen = freeze_below(model, opt, sequences_of(tokens)) if name == "cut" else None
+        frozen = freeze_below(model, opt, answer_sequences(tokens)) if name == "cut" else None
         policy = add_adapter(model, opt.tuning, seed=3).eval()
         prepare_log_probs(policy)
         with torch.no_grad():  # the adapter starts as the identity: move it, so that its gradients are not zero
@@ -107,7 +103,7 @@ def test_nothing_is_set_aside_where_all_blocks_are_trained(toy_model, tokens):
     for opt in (settings(tuning=Full()), settings(tuning=Lora()), settings(precision="bf16")):
         model = load_model(toy_model)
         blocks = len(model.base_model.layers)
-        assert freeze_below(model, opt, sequences_of(tokens)) is None
+        assert freeze_below(model, opt, answer_sequences(tokens)) is None
         assert len(model.base_model.layers) == blocks
 
 
@@ -115,5 +111,41 @@ def test_a_model_that_does_not_agree_is_left_whole(toy_model, tokens, monkeypatc
     model = load_model(toy_model)
     blocks = len(model.base_model.layers)
     monkeypatch.setattr(frozen_module.FrozenBlocks, "embeddings", lambda self, ids, mask: torch.zeros(*ids.shape, 32))
-    assert freeze_below(model, settings(), sequences_of(tokens)) is None
+    assert freeze_below(model, settings(), answer_sequences(tokens)) is None
     assert len(model.base_model.layers) == blocks == model.config.num_hidden_layers
+
+
+def test_states_that_the_reference_pass_kept_are_taken_up(toy_model, tokens, tmp_path):
+    model = load_model(toy_model)
+    frozen = frozen_blocks(model, 1, "fp32")
+    with frozen.watch():
+        compute_reference(
+            model,
+            tokens,
+            max_length=MAX_LENGTH,
+            precision="fp32",
+            batch_size=3,
+            model_hash="hash",
+            template_hash="",
+            pad_id=load_tokenizer(toy_model).pad_token_id,
+        )
+    save_states(frozen, tmp_path / "frozen.safetensors", "hash")
+    computed = []
+    for model_hash, missing in (("hash", 0), ("other weights", len(frozen.states))):
+        progress = []
+        found = freeze_below(
+            load_model(toy_model),
+            settings(),
+            answer_sequences(tokens),
+            lambda done, total, note, progress=progress: progress.append(done),
+            tmp_path / "frozen.safetensors",
+            model_hash,
+        )
+        assert (max(progress) if progress else 0) == missing, "kept states are used for the same weights only"
+        computed.append(found.states)
+    kept, fresh = computed
+    assert kept.keys() == fresh.keys()
+    for ids, state in fresh.items():
+        assert torch.allclose(state, kept[ids], atol=1e-5)
+    save_states(None, tmp_path / "none.safetensors", "hash")
+    assert freeze_below(load_model(toy_model), settings(), answer_sequences(tokens), kept=tmp_path / "none.safetensors")

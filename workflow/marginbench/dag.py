@@ -218,7 +218,11 @@ class Plan:
     def reference_params(self, wildcards: Any) -> dict[str, Any]:
         """What the reference log-probabilities depend on besides weights and tokens."""
         training = self.study(wildcards).training
-        return {"max_length": training.max_length, "precision": training.precision}
+        return {
+            "max_length": training.max_length,
+            "precision": training.precision,
+            "last_layers": getattr(training.tuning, "last_layers", None),
+        }
 
     def method_params(self, wildcards: Any) -> dict[str, Any]:
         """Name and parameters of a method, defaults filled in."""

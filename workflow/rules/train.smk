@@ -13,6 +13,7 @@ rule score_reference:
         "logs/{study}/score_reference/{dataset}-{model}-{shared}.log",
     benchmark:
         "<study>/benchmarks/score_reference/{dataset}-{model}-{shared}.jsonl"
+    priority: 50  # the longest chain waits for this
     conda:
         "../../envs/train.yaml"
     threads: 1
@@ -33,6 +34,7 @@ rule train_policy:
     input:
         tokens=PLAN.in_cell("pair_tokens.parquet"),
         reference=PLAN.in_cell("reference.parquet"),
+        frozen=PLAN.in_cell("frozen.safetensors"),
         margins=PLAN.margins_of_method,
         start=PLAN.start_manifest,
     output:
@@ -43,6 +45,7 @@ rule train_policy:
         "logs/{study}/train_policy/{dataset}-{model}-{method}-seed{seed}.log",
     benchmark:
         "<study>/benchmarks/train_policy/{dataset}-{model}-{method}-seed{seed}.jsonl"
+    priority: 50
     conda:
         "../../envs/train.yaml"
     threads: 1

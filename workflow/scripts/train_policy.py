@@ -28,6 +28,7 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
         reference=read_table(inputs.reference, REFERENCE),
         margins=margins,
         template_hash=template,
+        frozen_states=inputs.frozen,
         opt=Optimisation.model_validate(params.training),
         dataset_id=snakemake.wildcards.dataset,
         model_id=snakemake.wildcards.model,

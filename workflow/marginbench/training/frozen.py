@@ -6,16 +6,20 @@ Losses equal those of the whole model up to float rounding (tests/unit/test_trai
 fits into memory and where a trial on the first sequences gives the whole model's hidden states.
 """
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from marginbench.files import atomic_path
 from marginbench.job import Progress, quiet
-from marginbench.study import Lora, Optimisation
+from marginbench.study import Optimisation
 
 MAX_BYTES = 2 * 1024**3
 """Hidden states above this are not kept; the run then goes through all blocks at every step."""
@@ -38,31 +42,49 @@ class FrozenBlocks:
         self.below = len(self.all) - trained
         self.states: dict[tuple[int, ...], Tensor] = {}
 
-    def compute(self, sequences: Sequence[Sequence[int]], batch_size: int = 32, progress: Progress = quiet) -> None:
-        """Run the frozen blocks over every different sequence, longest first."""
-        unique = sorted({tuple(map(int, ids)) for ids in sequences}, key=lambda ids: (-len(ids), ids))
-        for start in range(0, len(unique), batch_size):
-            chunk = unique[start : start + batch_size]
-            hidden = self._below(*_padded(chunk, next(self.backbone.parameters()).device))
-            for ids, state in zip(chunk, hidden, strict=True):
-                self.states[ids] = state[: len(ids)].clone()
-            progress(start + len(chunk), len(unique), "frozen blocks")
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Keep the states of every right-padded batch that the whole model is run on in the block."""
+        asked: dict[str, Tensor] = {}
+
+        def begin(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            asked.update(ids=kwargs["input_ids"], mask=kwargs["attention_mask"])
+
+        def keep(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+            for ids, length, state in zip(asked["ids"].tolist(), asked["mask"].sum(1).tolist(), hidden, strict=True):
+                self.states[tuple(ids[: int(length)])] = state[: int(length)].detach().clone()
+
+        handles = [
+            self.backbone.register_forward_pre_hook(begin, with_kwargs=True),
+            self.all[self.below].register_forward_pre_hook(keep, with_kwargs=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @torch.no_grad()
-    def _below(self, ids: Tensor, mask: Tensor) -> Tensor:
-        caught: list[Tensor] = []
+    def compute(self, sequences: Sequence[Sequence[int]], batch_size: int = 32, progress: Progress = quiet) -> None:
+        """Run the frozen blocks over every different sequence that has no state yet, longest first."""
+        missing = {tuple(map(int, ids)) for ids in sequences} - self.states.keys()
+        unique = sorted(missing, key=lambda ids: (-len(ids), ids))
 
-        def catch(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-            caught.append(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+        def stop(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
             raise _Reached
 
-        handle = self.all[self.below].register_forward_pre_hook(catch, with_kwargs=True)
-        try:
-            with contextlib.suppress(_Reached):
-                self.backbone(input_ids=ids, attention_mask=mask, use_cache=False)
-        finally:
-            handle.remove()
-        return caught[0]
+        with self.watch():
+            handle = self.all[self.below].register_forward_pre_hook(stop, with_kwargs=True)
+            try:
+                for start in range(0, len(unique), batch_size):
+                    chunk = unique[start : start + batch_size]
+                    ids, mask = _padded(chunk, next(self.backbone.parameters()).device)
+                    with suppress(_Reached):
+                        self.backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+                    progress(start + len(chunk), len(unique), "frozen blocks")
+            finally:
+                handle.remove()
 
     @torch.no_grad()
     def agrees(self, sequences: Sequence[Sequence[int]]) -> bool:
@@ -109,6 +131,37 @@ class FrozenBlocks:
             config.layers_to_transform = list(range(self.below, len(self.all)))
 
 
+def save_states(frozen: FrozenBlocks | None, path: str | Path, model_hash: str) -> None:
+    """Write the kept states, atomically: one long table of positions, with the sequences that they belong to.
+
+    None, where nothing is set aside, writes a file that fits no run.
+    """
+    keys = list(frozen.states) if frozen else []
+    tensors = (
+        {}
+        if frozen is None
+        else {
+            "states": torch.cat([frozen.states[ids] for ids in keys]),
+            "tokens": torch.tensor([token for ids in keys for token in ids], dtype=torch.int32),
+            "lengths": torch.tensor([len(ids) for ids in keys], dtype=torch.int64),
+        }
+    )
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"model": model_hash, "below": str(frozen.below if frozen else None)})
+
+
+def load_states(frozen: FrozenBlocks, path: str | Path, model_hash: str) -> bool:
+    """Take up states that were written for the same weights and the same blocks; False when they are for others."""
+    with safe_open(path, "pt") as file:
+        if file.metadata() != {"model": model_hash, "below": str(frozen.below)}:
+            return False
+        states, tokens, lengths = (file.get_tensor(name) for name in ("states", "tokens", "lengths"))
+    sizes = lengths.tolist()
+    for ids, state in zip(tokens.split(sizes), states.split(sizes), strict=True):
+        frozen.states[tuple(ids.tolist())] = state
+    return True
+
+
 def _padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
     width = max(len(ids) for ids in sequences)
     ids = torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
@@ -116,29 +169,42 @@ def _padded(sequences: Sequence[tuple[int, ...]], device: torch.device) -> tuple
     return ids, mask
 
 
+def frozen_blocks(model: PreTrainedModel, last_layers: int | None, precision: str) -> FrozenBlocks | None:
+    """The blocks below the last ones of a model, without states yet; None where there are none to set aside."""
+    layers = getattr(model.base_model, "layers", None)
+    if not last_layers or precision != "fp32" or not isinstance(layers, nn.ModuleList) or last_layers >= len(layers):
+        return None
+    return FrozenBlocks(model, last_layers)
+
+
+def fits(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> bool:
+    """Whether the states of the different sequences stay below MAX_BYTES."""
+    positions = sum(len(ids) for ids in {tuple(map(int, ids)) for ids in sequences})
+    return 0 < positions * model.config.hidden_size * 4 <= MAX_BYTES
+
+
 def freeze_below(
-    model: PreTrainedModel, opt: Optimisation, sequences: Sequence[Sequence[int]], progress: Progress = quiet
+    model: PreTrainedModel,
+    opt: Optimisation,
+    sequences: Sequence[Sequence[int]],
+    progress: Progress = quiet,
+    kept: str | Path | None = None,
+    model_hash: str = "",
 ) -> FrozenBlocks | None:
     """Kept states for an adapter on the last blocks; None where all blocks are trained or it would not be exact.
 
     Args:
-        model: the start, before an adapter is put on it.
+        model: the start, before an adapter is put on it; cut to the trained blocks where states are returned.
         opt: the run's settings; only LoRA with `last_layers`, in fp32, leaves blocks alone.
         sequences: prompt + answer ids of every side of every pair.
+        kept: states that `save_states` wrote for the weights `model_hash`; what they lack is computed.
     """
-    tuning = opt.tuning
-    layers = getattr(model.base_model, "layers", None)
-    if not isinstance(tuning, Lora) or not tuning.last_layers or opt.precision != "fp32":
-        return None
-    if not isinstance(layers, nn.ModuleList):
-        return None
-    if tuning.last_layers >= len(layers) or not sequences:
-        return None
-    positions = sum(len(ids) for ids in {tuple(map(int, ids)) for ids in sequences})
-    if positions * model.config.hidden_size * 4 > MAX_BYTES:
+    frozen = frozen_blocks(model, getattr(opt.tuning, "last_layers", None), opt.precision)
+    if frozen is None or not fits(model, sequences):
         return None
     model.eval()
-    frozen = FrozenBlocks(model, tuning.last_layers)
+    if kept is not None:
+        load_states(frozen, kept, model_hash)
     frozen.compute(sequences, progress=progress)
     if not frozen.agrees(sequences):
         return None

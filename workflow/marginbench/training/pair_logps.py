@@ -56,17 +56,37 @@ def pair_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> PairLogps:
     """
     completion_mask = batch["completion_mask"]
     labels = batch["input_ids"].masked_fill(completion_mask == 0, -100)
-    read = "inputs_embeds" if "inputs_embeds" in batch else "input_ids"
-    outputs = model(
-        **{read: batch[read]},
-        attention_mask=batch["attention_mask"],
-        use_cache=False,
-        labels=labels,
-        fused_lm_head=True,
-    )
-    chosen, rejected = outputs.log_probs.sum(dim=1).chunk(2, dim=0)
+    if "inputs_embeds" in batch:
+        log_probs = _from_states(model, batch, labels)
+    else:
+        outputs = model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            use_cache=False,
+            labels=labels,
+            fused_lm_head=True,
+        )
+        log_probs = outputs.log_probs
+    chosen, rejected = log_probs.sum(dim=1).chunk(2, dim=0)
     chosen_len, rejected_len = completion_mask.sum(dim=1).clamp(min=1.0).chunk(2, dim=0)
     return PairLogps(chosen, rejected, chosen_len, rejected_len)
+
+
+def _from_states(model: nn.Module, batch: Mapping[str, Tensor], labels: Tensor) -> Tensor:
+    """Log-probability of every labelled position, (rows, positions - 1), zero elsewhere, from hidden states.
+
+    The head is applied to the answers' positions only and its result kept for the backward pass, where TRL's fused
+    head computes it again to save memory: here the batch is small, or its states would not have been kept.
+    """
+    causal = model.get_base_model() if isinstance(model, PeftModel) else model
+    hidden = causal.base_model(
+        inputs_embeds=batch["inputs_embeds"], attention_mask=batch["attention_mask"], use_cache=False
+    ).last_hidden_state[:, :-1]
+    wanted = labels[:, 1:]
+    chosen = wanted != -100
+    logits = causal.get_output_embeddings()(hidden[chosen]).float()
+    found = -nn.functional.cross_entropy(logits, wanted[chosen], reduction="none")
+    return torch.zeros(wanted.shape, dtype=found.dtype, device=found.device).masked_scatter(chosen, found)
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

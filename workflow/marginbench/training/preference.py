@@ -26,7 +26,7 @@ from marginbench.training.batches import training_order
 from marginbench.training.frozen import freeze_below
 from marginbench.training.inputs import check_plan, margins_of, pair_dataset, phases_of_steps, plan_facts, positions_of
 from marginbench.training.optimisation import optimiser_steps, phase_factors, trainer_arguments
-from marginbench.training.reference import join_reference, pair_rows, reference_key
+from marginbench.training.reference import answer_sequences, join_reference, reference_key
 from marginbench.training.trainer import CHECKPOINT_MARK, PairTrainer, preference_config
 
 CHECKPOINT_SECONDS = 180.0
@@ -49,6 +49,7 @@ def train_policy(
     out_dir: str | Path,
     progress: Progress = quiet,
     template_hash: str | None = None,
+    frozen_states: str | Path | None = None,
     checkpoint_steps: int | None = None,
     callbacks: tuple[TrainerCallback, ...] = (),
 ) -> pd.DataFrame:
@@ -66,6 +67,7 @@ def train_policy(
         progress: called at every optimiser step.
         template_hash: `models.template.template_hash` of this run; None trusts the pairs' tokens, whose hashes are
             checked in any case.
+        frozen_states: states under the trained blocks that the reference pass kept (training.frozen); None computes.
         checkpoint_steps: save every so many steps; None saves by the clock. Has no influence on the result.
         callbacks: further trainer callbacks.
 
@@ -106,9 +108,8 @@ def train_policy(
         code_hash(__file__, method.file),
     )
     model, tokenizer = load_model(start), load_tokenizer(start)
-    rows = pair_rows(tokens)
-    sequences = [row["prompt_ids"] + row[side] for row in rows for side in ("chosen_ids", "rejected_ids")]
-    frozen = freeze_below(model, opt, sequences, progress) if steps else None
+    sequences = answer_sequences(tokens)
+    frozen = freeze_below(model, opt, sequences, progress, frozen_states, start.weights_hash) if steps else None
     if isinstance(opt.tuning, Lora):
         model = add_adapter(model, opt.tuning, seed_for("initialisation", model_id, seed))
     history: list[dict[str, Any]] = []

@@ -139,6 +139,11 @@ def pair_rows(tokens: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def answer_sequences(tokens: pd.DataFrame) -> list[list[int]]:
+    """Prompt + answer ids of both sides of every pair, chosen first."""
+    return [row["prompt_ids"] + row[side] for row in pair_rows(tokens) for side in ("chosen_ids", "rejected_ids")]
+
+
 def join_reference(
     tokens: pd.DataFrame, reference: pd.DataFrame, expected_key: str, ignore: tuple[str, ...] = ()
 ) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def train_reward_model(
     """Train on split `train`, measure on split `holdout`; returns the TRAIN_LOG table and a report.
 
     Saves `out_dir/manifest.json` (kind "reward_model", base = the start) and `out_dir/weights` (adapter and head, or
-    all weights). The report holds `holdout` and `train`, each with accuracy, ci, n, ties, nll; and, where `pairs` (the
+    all weights). The report holds `holdout` (accuracy, ci, n, ties, nll) and, where `pairs` (the
     PAIRS table) carries scores, `holdout_true_order`: accuracy against the order of the scores, not the noisy label.
     Raises UserError when a split is empty, when epochs is 0, or when a score is not finite.
     """
@@ -120,17 +120,16 @@ def train_reward_model(
         trainer.train()
     trained = trainer.accelerator.unwrap_model(trainer.model)
     progress(steps, steps, "measuring pair accuracy")
-    margins = {
-        name: _margins(trained, part, layout, tokenizer.pad_token_id, dataset_id) for name, part in split.items()
-    }
+    margins = _margins(trained, split["holdout"], layout, tokenizer.pad_token_id, dataset_id)
     report: dict[str, Any] = {
         "dataset": dataset_id,
         "model": model_id,
         "seed": seed,
         "steps": steps,
         "confidence": confidence,
-        **{name: pair_accuracy(values, confidence) for name, values in margins.items()},
-        "holdout_true_order": _true_order(split["holdout"], margins["holdout"], pairs, confidence),
+        "train": {"n": len(split["train"])},
+        "holdout": pair_accuracy(margins, confidence),
+        "holdout_true_order": _true_order(split["holdout"], margins, pairs, confidence),
     }
     if isinstance(opt.tuning, Lora):
         save_adapter(trained, out_dir / "weights")
