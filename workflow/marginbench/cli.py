@@ -96,10 +96,15 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     result = subprocess.run([*snakemake, "--cores", str(arguments.cores), *arguments.options], check=False)
     if result.returncode:
-        logs = sorted(Path(".snakemake/log").glob("*.snakemake.log"), key=lambda path: path.stat().st_mtime)
-        where = f"; what Snakemake said: {logs[-1]}" if logs else ""
-        print(f"marginbench: `{arguments.study}` is not complete{where}; run the same command again", file=sys.stderr)
-        return result.returncode
+        # Quiet as it was, Snakemake may have kept the reason to itself where no job got to say it.
+        plan = subprocess.run([*snakemake[:-2], "--dry-run"], capture_output=True, text=True, check=False)
+        if any(Path(".snakemake/locks").glob("*")):
+            raise UserError(
+                "another Snakemake works in this folder, or one was killed; if none is running: snakemake --unlock"
+            )
+        if plan.returncode:
+            print("\n".join(plan.stderr.splitlines()[-12:]), file=sys.stderr)
+        raise UserError(f"`{arguments.study}` is not complete; what is finished is kept, run the same command again")
     report, metrics = folder / "report.html", folder / "metrics.csv"
     if not report.exists() or report.stat().st_mtime < metrics.stat().st_mtime:
         subprocess.run([*snakemake, "--report", str(report)], check=True)

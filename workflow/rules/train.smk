@@ -9,6 +9,7 @@ rule score_reference:
         start=PLAN.start_manifest,
     output:
         reference="<cell>/reference.parquet",
+        frozen="<cell>/frozen.safetensors",
     log:
         "logs/{study}/score_reference/{dataset}-{model}-{shared}.log",
     benchmark:
