@@ -86,7 +86,10 @@ def test_judged_over_http_with_nothing_lost(projects):
 
 def test_spec_tells_what_made_the_run(projects):
     spec = read_json(projects[0] / RUN / "dpo" / "seed0" / "spec.json")
-    assert spec["method"] == {"name": "dpo", "params": {"beta": 0.1, "label_smoothing": 0.0}}
+    assert spec["method"]["name"] == "dpo"
+    assert {"beta": 0.1, "label_smoothing": 0.0, "order": "seeded", "keep": "all"}.items() <= spec["method"][
+        "params"
+    ].items()
     assert spec["effective_batch"] == 4
     assert spec["packages"]["trl"] == "1.16.0"
     assert set(spec["seeds"]) == {"training", "data_order", "initialisation"}
@@ -108,7 +111,7 @@ def test_the_closing_screen_reads_files_only(projects):
     command = [sys.executable, "-m", "marginbench", "show", "results/quickstart"]
     result = subprocess.run(command, cwd=projects[0], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    for words in ("sft_start", "dpo", "ipo", "one seed", "metrics.csv"):
+    for words in ("SFT start", "dpo", "ipo", "One seed", "metrics.csv"):
         assert words in result.stdout
 
 
