@@ -7,7 +7,8 @@ import pytest
 import torch
 from marginbench.errors import UserError
 from marginbench.generation.answers import answer_questions
-from marginbench.generation.likelihood import answer_log_probs, log_ratios
+from marginbench.generation.engine import Prompt, generate
+from marginbench.generation.likelihood import answer_log_probs
 from marginbench.models.loading import load_model, load_tokenizer
 from marginbench.models.lora import add_adapter, save_adapter
 from marginbench.models.manifest import write_manifest
@@ -63,9 +64,9 @@ def by_hand(model: torch.nn.Module, prompt: list[int], answer: list[int], temper
 def test_log_probs_of_padded_batches_equal_those_of_single_rows(toy_model: Path) -> None:
     model = load_model(toy_model)
     prompts, answers = [[1, 2, 3], [4], [5, 6]], [[7], [8, 9, 288], [288, 288]]  # 288 is the pad token
-    batch = answer_log_probs(model, prompts, answers, pad_id=288, temperature=0.7)
+    batch = answer_log_probs(model, prompts, answers, pad_id=288, temperature=0.7, batch_size=2)
     expected = [by_hand(model, p, a, 0.7) for p, a in zip(prompts, answers, strict=True)]
-    assert batch.tolist() == pytest.approx(expected, abs=1e-4)
+    assert batch == pytest.approx(expected, abs=1e-4)
 
 
 def test_records_hold_what_the_judges_need(policy: Path, texts: pd.DataFrame) -> None:
@@ -91,14 +92,18 @@ def test_another_policy_or_seed_makes_other_answer_ids(policy: Path, toy_model: 
 def test_the_log_ratio_is_that_of_the_sampled_tokens_at_the_decoding_temperature(
     policy: Path, toy_model: Path, texts: pd.DataFrame
 ) -> None:
-    tokenizer, trained, start = load_tokenizer(toy_model), load_model(policy), load_model(toy_model)
-    prompts = [tokenizer(text)["input_ids"] for text in ("the movie", "a film that")]
-    answers = [[10, 20, 30], [40]]
-    ratios = log_ratios(trained, None, prompts, answers, pad_id=288, temperature=0.7)
-    expected = [by_hand(trained, p, a, 0.7) - by_hand(start, p, a, 0.7) for p, a in zip(prompts, answers, strict=True)]
-    assert ratios == pytest.approx(expected, abs=1e-4)
-    assert min(abs(value) for value in ratios) > 1e-2
-    assert log_ratios(trained, start, prompts, answers, pad_id=288, temperature=0.7) == pytest.approx(ratios, abs=1e-5)
+    tokenizer, trained, start = load_tokenizer(toy_model), load_model(policy).merge_and_unload(), load_model(toy_model)
+    prompts = [Prompt(f"t{i + 1}", tokenizer(f"the movie {i}" + " was" * i)["input_ids"]) for i in range(4)]
+    decoding = Decoding(max_new_tokens=6, temperature=0.7, samples_per_prompt=2)
+    answers = generate(trained, tokenizer, prompts, decoding, seed=0)
+    tokens = {prompt.prompt_id: list(prompt.token_ids) for prompt in prompts}
+    under_policy, under_start = (
+        [by_hand(model, tokens[a.prompt_id], a.token_ids, 0.7) for a in answers] for model in (trained, start)
+    )
+    assert [a.log_prob for a in answers] == pytest.approx(under_policy, abs=1e-4)
+    expected = [a - b for a, b in zip(under_policy, under_start, strict=True)]
+    assert [record["kl"] for record in ask(policy, texts)] == pytest.approx(expected, abs=1e-4)
+    assert max(map(abs, expected)) > 1e-2
 
 
 def test_a_full_fine_tune_is_measured_against_the_model_it_was_trained_from(

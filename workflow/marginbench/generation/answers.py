@@ -9,7 +9,7 @@ import torch
 from marginbench.data.messages import plain_text
 from marginbench.errors import UserError
 from marginbench.generation.engine import Generated, Prompt, engine_facts, generate
-from marginbench.generation.likelihood import Model, log_ratios
+from marginbench.generation.likelihood import answer_log_probs
 from marginbench.identity import content_id
 from marginbench.job import Progress, quiet
 from marginbench.models.loading import load_model, load_tokenizer
@@ -31,9 +31,10 @@ def answer_questions(
 ) -> list[dict[str, Any]]:
     """One record for each sampled answer to the first `n_prompts` rows of role `eval`, in file order.
 
-    `kl` is log policy - log reference on the sampled tokens at the decoding temperature, nats: 0 for a model that was
-    trained from nothing here (the SFT start), null when top_p < 1 or temperature 0, where it would not estimate the KL
-    of the distributions that are sampled from. Raises UserError when there are fewer prompts than asked for.
+    `kl` is log policy - log reference on the sampled tokens, the end token included, at the decoding temperature, nats;
+    its mean is an unbiased estimate of the KL divergence of the two distributions that are sampled from. It is 0 for a
+    model that was trained from nothing here (the SFT start) and null when top_p < 1 or temperature 0, where it would
+    not be that estimate. Raises UserError when there are fewer prompts than asked for.
     """
     rows = texts[texts["role"] == "eval"].head(n_prompts)
     if len(rows) < n_prompts:
@@ -44,13 +45,15 @@ def answer_questions(
     manifest = read_manifest(policy_manifest)
     tokenizer = load_tokenizer(manifest)
     policy = _placed(load_model(manifest))
+    if hasattr(policy, "merge_and_unload"):
+        policy = policy.merge_and_unload()  # the same function without the adapter's extra products
     prompts = [
         Prompt(text_id, encode_prompt(tokenizer, messages, format))
         for text_id, messages in zip(rows["text_id"], rows["prompt"], strict=True)
     ]
     answers = generate(policy, tokenizer, prompts, decoding, seed, progress)
     repeated = [prompt for prompt in prompts for _ in range(decoding.samples_per_prompt)]
-    kls = _kls(manifest, policy, repeated, answers, decoding, tokenizer.pad_token_id, progress)
+    kls = _kls(manifest, repeated, answers, decoding, tokenizer.pad_token_id, progress)
     prompt_texts = [text for text in map(plain_text, rows["prompt"]) for _ in range(decoding.samples_per_prompt)]
     settings, engine = decoding.model_dump(), engine_facts()
     return [
@@ -77,13 +80,12 @@ def answer_questions(
     ]
 
 
-def _placed(model: Model) -> Model:
+def _placed(model: Any) -> Any:
     return model.to("cuda") if torch.cuda.is_available() else model
 
 
 def _kls(
     manifest: Manifest,
-    policy: Model,
     prompts: list[Prompt],
     answers: list[Generated],
     decoding: Decoding,
@@ -94,12 +96,12 @@ def _kls(
         return [None] * len(answers)
     if manifest.base is None:
         return [0.0] * len(answers)
-    return log_ratios(
-        policy,
-        None if manifest.kind == "adapter" else _placed(load_model(manifest.base)),
+    under_reference = answer_log_probs(
+        _placed(load_model(manifest.base)),
         [prompt.token_ids for prompt in prompts],
         [answer.token_ids for answer in answers],
         pad_id=pad_id,
         temperature=decoding.temperature,
         progress=progress,
     )
+    return [answer.log_prob - other for answer, other in zip(answers, under_reference, strict=True)]

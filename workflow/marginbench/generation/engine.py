@@ -8,7 +8,7 @@ which pairs their answers. What remains is float rounding: padding may move a lo
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +33,10 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Generated:
-    """One answer. `token_ids` holds every sampled token, the end token included; `n_tokens` does not count it."""
+    """One answer. `token_ids` holds every sampled token, the end token included; `n_tokens` does not count it.
+
+    `log_prob` is that of all sampled tokens under logits / temperature, nats, before top_p; None for greedy answers.
+    """
 
     prompt_id: str
     sample: int
@@ -41,6 +44,7 @@ class Generated:
     text: str
     n_tokens: int
     finish_reason: Literal["stop", "length"]
+    log_prob: float | None = field(default=None, compare=False)  # rounding, which padding moves, makes no other answer
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -72,6 +76,12 @@ def choose_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: f
     return torch.searchsorted(cumulative, target, right=True).squeeze(-1).clamp_(max=logits.shape[-1] - 1)
 
 
+def token_log_probs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:
+    """Log-probability of a token under logits / temperature, nats, float32. logits (..., vocabulary), tokens (...)."""
+    scaled = logits.float() / temperature
+    return scaled.gather(-1, tokens[..., None]).squeeze(-1) - scaled.logsumexp(-1)
+
+
 def _left_padded(prompts: list[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
     width = max(len(ids) for ids in prompts)
     tokens = [[pad_id] * (width - len(ids)) + list(ids) for ids in prompts]
@@ -86,13 +96,14 @@ def _sample_batch(
     decoding: Decoding,
     pad_id: int,
     stops: list[int],
-) -> list[list[int]]:
-    """Sampled tokens of each prompt, the end token included. `noise` is (prompts, max_new_tokens)."""
+) -> list[tuple[list[int], float | None]]:
+    """Sampled tokens of each prompt, the end token included, with their log-probability; noise is (prompts, tokens)."""
     tokens, mask = _left_padded(prompts, pad_id, model.device)
     positions = (mask.cumsum(-1) - 1).clamp_(min=0)
     cache = DynamicCache(config=model.config)
     rows = torch.arange(len(prompts))
     answers: list[list[int]] = [[] for _ in prompts]
+    totals = [0.0] * len(prompts)
     done: set[int] = set()
     for step in range(decoding.max_new_tokens):
         output = model(
@@ -103,10 +114,13 @@ def _sample_batch(
             use_cache=True,
             logits_to_keep=1,
         )
-        chosen = choose_tokens(output.logits[:, -1], noise[rows, step], decoding.temperature, decoding.top_p)
-        for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
+        logits = output.logits[:, -1]
+        chosen = choose_tokens(logits, noise[rows, step], decoding.temperature, decoding.top_p)
+        log_probs = token_log_probs(logits, chosen, decoding.temperature or 1.0)
+        for row, token, log_prob in zip(rows.tolist(), chosen.tolist(), log_probs.tolist(), strict=True):
             if row not in done:
                 answers[row].append(token)
+                totals[row] += log_prob
                 if token in stops:
                     done.add(row)
         alive = torch.tensor([row not in done for row in rows.tolist()])
@@ -119,7 +133,7 @@ def _sample_batch(
             rows, keep = rows[keep], keep.to(mask.device)
             tokens, positions, mask = tokens[keep], positions[keep], mask[keep]
             cache.batch_select_indices(keep)
-    return answers
+    return [(ids, total if decoding.temperature else None) for ids, total in zip(answers, totals, strict=True)]
 
 
 @torch.inference_mode()
@@ -154,7 +168,7 @@ def generate(
                     for index in batch
                 ]
             )
-            token_lists = _sample_batch(
+            sampled = _sample_batch(
                 model,
                 [jobs[index][0].token_ids for index in batch],
                 torch.from_numpy(noise),
@@ -162,8 +176,9 @@ def generate(
                 tokenizer.pad_token_id,
                 stops,
             )
-            for index, token_ids in zip(batch, token_lists, strict=True):
-                results[index] = _finished(jobs[index][0].prompt_id, jobs[index][1], token_ids, stops, tokenizer)
+            for index, (token_ids, log_prob) in zip(batch, sampled, strict=True):
+                prompt, sample = jobs[index]
+                results[index] = _finished(prompt.prompt_id, sample, token_ids, log_prob, stops, tokenizer)
                 made += len(token_ids)
             progress(len(results), len(jobs), f"{made / max(time.monotonic() - start, 1e-9):.0f} tok/s")
     finally:
@@ -172,12 +187,17 @@ def generate(
 
 
 def _finished(
-    prompt_id: str, sample: int, token_ids: list[int], stops: list[int], tokenizer: PreTrainedTokenizerBase
+    prompt_id: str,
+    sample: int,
+    token_ids: list[int],
+    log_prob: float | None,
+    stops: list[int],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Generated:
     ended = token_ids[-1] in stops
     body = token_ids[:-1] if ended else token_ids
     text = tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Generated(prompt_id, sample, token_ids, text, len(body), "stop" if ended else "length")
+    return Generated(prompt_id, sample, token_ids, text, len(body), "stop" if ended else "length", log_prob)
 
 
 def engine_facts() -> dict[str, Any]:

@@ -1,26 +1,23 @@
-"""Log-ratios of policy and reference on sampled answers: the estimate of the KL divergence that costs no sampling."""
+"""Log-probabilities of given answers: the reference's side of the KL estimate that costs no sampling of its own."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from marginbench.errors import UserError
+from marginbench.generation.engine import token_log_probs
 from marginbench.job import Progress, quiet
 
-Model = PreTrainedModel | PeftModel
 
-
-def answer_log_probs(
-    model: Model, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad_id: int, temperature: float
+def _batch_log_probs(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    pad_id: int,
+    temperature: float,
 ) -> Tensor:
-    """Summed log-probability of each answer after its prompt under logits / temperature, nats, float64, (rows,).
-
-    Prompts are padded on the left and answers on the right, so that one slice of the logits covers all answers.
-    """
+    """Prompts are padded on the left and answers on the right, so that one slice of the logits covers all answers."""
     before, after = max(map(len, prompts)), max(map(len, answers))
     tokens = torch.full((len(prompts), before + after), pad_id)
     mask = torch.zeros_like(tokens)
@@ -32,16 +29,13 @@ def answer_log_probs(
     logits = model(
         input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=after + 1
     ).logits[:, -after - 1 : -1]
-    targets, counted = tokens[:, before:], mask[:, before:].bool()
-    scaled = logits.float() / temperature
-    chosen = scaled.gather(-1, targets[..., None]).squeeze(-1) - scaled.logsumexp(-1)
-    return chosen.double().masked_fill(~counted, 0.0).sum(-1).cpu()
+    chosen = token_log_probs(logits, tokens[:, before:], temperature)
+    return chosen.double().masked_fill(~mask[:, before:].bool(), 0.0).sum(-1).cpu()
 
 
 @torch.inference_mode()
-def log_ratios(
-    policy: Model,
-    reference: Model | None,
+def answer_log_probs(
+    model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
     *,
@@ -50,25 +44,20 @@ def log_ratios(
     batch_size: int = 16,
     progress: Progress = quiet,
 ) -> list[float]:
-    """log policy(answer | prompt) - log reference(answer | prompt) at the decoding temperature, nats, for each row.
+    """Summed log-probability of every answer after its prompt under logits / temperature, nats, for each row.
 
-    Answers must have been sampled from the policy at this temperature, all of the distribution kept (top_p 1): then the
-    mean is an unbiased estimate of the sequence KL between the two distributions that are sampled from, the end token
-    included. With `reference` None the policy must be a PeftModel, whose reference is itself without its adapter.
+    All tokens of an answer count, its end token included. Raises ValueError at temperature 0, where there is none.
     """
     if temperature <= 0:
-        raise ValueError("a log-ratio at temperature 0 is not defined")
-    if reference is None and not isinstance(policy, PeftModel):
-        raise UserError("the policy has no adapter to switch off; give the model it was trained from as reference")
+        raise ValueError("a log-probability at temperature 0 is not defined")
     order = sorted(range(len(prompts)), key=lambda row: -(len(prompts[row]) + len(answers[row])))
-    ratios = [0.0] * len(prompts)
+    found = [0.0] * len(prompts)
     for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]
-        batch = ([prompts[row] for row in rows], [answers[row] for row in rows], pad_id, temperature)
-        trained = answer_log_probs(policy, *batch)
-        with policy.disable_adapter() if reference is None else nullcontext():
-            start = answer_log_probs(policy if reference is None else reference, *batch)
-        for row, value in zip(rows, (trained - start).tolist(), strict=True):
-            ratios[row] = value
+        values = _batch_log_probs(
+            model, [prompts[row] for row in rows], [answers[row] for row in rows], pad_id, temperature
+        )
+        for row, value in zip(rows, values.tolist(), strict=True):
+            found[row] = value
         progress(first + len(rows), len(order), "log-ratios")
-    return ratios
+    return found
