@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
             f"if False:\n{body or '    pass'}\n"
             "for output in snakemake.output:\n"
             "    path = Path(output)\n"
-            "    folder = path if 'capability' in path.name else path.parent\n"
+            "    folder = path if path.name == 'capability' else path.parent\n"
             "    folder.mkdir(parents=True, exist_ok=True)\n"
             "    (path / 'task.json' if folder == path else path).write_text(output)\n",
             encoding="utf-8",

@@ -221,7 +221,7 @@ class Plan:
         return {
             "max_length": training.max_length,
             "precision": training.precision,
-            "last_layers": getattr(training.tuning, "last_layers", None),
+            "last_layers": self.last_layers(wildcards),
         }
 
     def method_params(self, wildcards: Any) -> dict[str, Any]:
@@ -240,6 +240,17 @@ class Plan:
     def n_prompts(self, wildcards: Any) -> int:
         """How many prompts a benchmark asks."""
         return self.study(wildcards).benchmarks[wildcards.bench].prompts
+
+    def capability_rows(self, wildcards: Any) -> str:
+        """Hidden states that the start's capability check keeps for the checks of the policies trained from it."""
+        study = self.study(wildcards)
+        seed = wildcards.seed if "sft" in study.reseed else study.seeds[0]
+        run = self.run(wildcards.study, wildcards.dataset, wildcards.model, START, seed)
+        return f"{run}/capability_rows.safetensors"
+
+    def last_layers(self, wildcards: Any) -> int | None:
+        """How many of the last blocks the study's adapters train; None for all."""
+        return getattr(self.study(wildcards).training.tuning, "last_layers", None)
 
     def capability_params(self, wildcards: Any) -> dict[str, Any]:
         """Tasks and batch size of the capability check."""

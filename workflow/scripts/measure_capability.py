@@ -1,4 +1,7 @@
-"""measure_capability: lm-eval tasks on a run's policy; per-sample values are kept for paired tests."""
+"""measure_capability: lm-eval tasks on a run's policy; per-sample values are kept for paired tests.
+
+The start's check keeps the hidden states under the blocks that adapters train; a policy's check begins from them.
+"""
 
 from pathlib import Path
 
@@ -18,6 +21,8 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
         texts[texts["role"] == "perplexity"],
         snakemake.params.format,
         progress=progress,
+        start_rows=snakemake.input.get("start_rows"),
+        keep_rows=(rows, snakemake.params.last_layers) if (rows := snakemake.output.get("rows")) else None,
     )
     for task, result in results.items():
         write_json(Path(snakemake.output.capability) / f"{task}.json", result)

@@ -11,10 +11,14 @@ is found out by comparing part of the first row with plain passes, and is then r
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from lm_eval.models.huggingface import HFLM
+
+from marginbench.capability.shared import SharedRows
+from marginbench.identity import content_id
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 Answer = tuple[float, bool]
@@ -101,9 +105,16 @@ def pack(groups: Sequence[Group], requests: Sequence[Request]) -> Row:
 class PackedLM(HFLM):
     """HFLM whose log-likelihood requests are packed. `packing` is None until the first call has decided."""
 
-    def __init__(self, *args: Any, report: Callable[[int, int], None] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        report: Callable[[int, int], None] | None = None,
+        shared: SharedRows | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.packing: bool | None = None
+        self.shared = shared
         self._report = report
         self._keeps = "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
@@ -118,8 +129,16 @@ class PackedLM(HFLM):
         answers: dict[int, Answer] = {}
         for groups in fill_rows(group_by_context(requests), ROW_TOKENS, int(self.batch_size)):
             found = self._run_row(pack(groups, requests), requests)
+            if (
+                self.packing is None
+                and self.shared
+                and not self.shared.keeping
+                and not self._all_agree(groups, requests, found)
+            ):
+                self.shared = None
+                found = self._run_row(pack(groups, requests), requests)
             if self.packing is None:
-                self.packing = all(self._agrees(requests[i], found[i]) for i in groups[-1].members)
+                self.packing = self._all_agree(groups, requests, found)
                 if not self.packing:
                     return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
             answers.update(found)
@@ -139,10 +158,12 @@ class PackedLM(HFLM):
         inputs = {"input_ids": row.ids, "position_ids": row.positions, "attention_mask": blocked}
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
         index = torch.tensor(wanted, device=self.device)
-        if self._keeps:
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=index).logits[0]
-        else:
-            logits = self.model(**inputs, use_cache=False).logits[0, index]
+        key = content_id(row.ids.tolist(), row.positions.tolist(), row.where)
+        with self.shared.run(self.model, key, inputs) if self.shared else nullcontext(inputs) as inputs:
+            if self._keeps:
+                logits = self.model(**inputs, use_cache=False, logits_to_keep=index).logits[0]
+            else:
+                logits = self.model(**inputs, use_cache=False).logits[0, index]
         logits = logits.float()
         total, greedy = logits.logsumexp(-1), logits.argmax(-1)
         answers = {}
@@ -152,6 +173,9 @@ class PackedLM(HFLM):
             log_probs = logits[rows, target] - total[rows]
             answers[number] = (float(log_probs.double().sum()), bool((greedy[rows] == target).all()))
         return answers
+
+    def _all_agree(self, groups: Sequence[Group], requests: Sequence[Request], found: dict[int, Answer]) -> bool:
+        return all(self._agrees(requests[i], found[i]) for i in groups[-1].members)
 
     @torch.inference_mode()
     def _agrees(self, request: Request, answer: Answer) -> bool:

@@ -20,6 +20,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
 from marginbench.capability.packed import PackedLM
+from marginbench.capability.shared import rows_for, rows_to_keep, save_rows
 from marginbench.capability.tasks import (
     PERPLEXITY,
     PREFIX,
@@ -34,6 +35,7 @@ from marginbench.errors import UserError, nearest
 from marginbench.identity import content_id
 from marginbench.job import Progress, quiet
 from marginbench.models.loading import load_model, load_tokenizer
+from marginbench.models.manifest import read_manifest
 from marginbench.study import Capability
 
 FEWSHOT_SEED = 1234
@@ -49,6 +51,9 @@ def run_tasks(
     texts: pd.DataFrame,
     format: str,
     progress: Progress = quiet,
+    *,
+    start_rows: str | Path | None = None,
+    keep_rows: tuple[str | Path, int | None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Results of every task of `capability` for one policy, by task id.
 
@@ -58,15 +63,24 @@ def run_tasks(
     metric, higher_is_better, version, task_hash (documents, prompts and targets), shots, template_hash, harness,
     metrics (all that the task reports) and samples: one {doc_id, value, weight} per document. The value is the weighted
     mean of the samples; se is over documents.
+    `keep_rows` names a file for the hidden states under the last so many blocks, which the start's check writes;
+    `start_rows` is that file when a policy trained from this start is checked (capability.shared).
     Raises UserError for an unknown task, missing data and missing texts, before the model is loaded.
     """
     manager = _manager(list(capability.tasks))
     tasks: dict[str, Any] = {name: _task(name, texts, format) for name in capability.tasks}
     if not tasks:
         return {}
-    model = load_model(policy_manifest)
+    manifest = read_manifest(policy_manifest)
+    model, trained = load_model(manifest), None
     if hasattr(model, "merge_and_unload"):
+        trained = model.peft_config["default"].layers_to_transform
         model = model.merge_and_unload()  # the same function without the adapter's extra products
+    shared = None
+    if keep_rows is not None:
+        shared = rows_to_keep(model, keep_rows[1])
+    elif start_rows is not None and manifest.base is not None:
+        shared = rows_for(model, trained, start_rows, manifest.base.weights_hash)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     results = {}
     current = ""
@@ -79,6 +93,7 @@ def run_tasks(
         tokenizer=load_tokenizer(policy_manifest),
         batch_size=capability.batch_size,
         report=report,
+        shared=shared,
     )
     for name, task in tasks.items():
         current = name
@@ -91,6 +106,8 @@ def run_tasks(
         # Not `simple_evaluate`: it asks pip for a list of all packages at every call, 1 to 3 s for nothing we keep.
         out = evaluate(lm=lm, task_dict=loaded, limit=settings.limit, bootstrap_iters=0, log_samples=True)
         results[name] = summarise(name, task if isinstance(task, str) else PREFIX + name, out)
+    if keep_rows is not None:
+        save_rows(shared, keep_rows[0], manifest.weights_hash)
     return results
 
 
