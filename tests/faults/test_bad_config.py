@@ -50,6 +50,7 @@ BAD_STUDIES = {
     "wrong type of a section": (put("methods", ["dpo"]), ["methods", "valid dictionary", "`['dpo']`"]),
     "seeds are words": (put("seeds", ["zero"]), ["seeds[0]", "`'zero'`"]),
     "no seeds": (put("seeds", []), ["seeds"]),
+    "a seed of its own": (put("methods.dpo.seeds", [0, 7]), ["methods.dpo.seeds", "7", "[0]"]),
     "a seed twice": (put("seeds", [1, 1]), ["seeds", "more than once"]),
     "unknown method": (put("methods.dpo.method", "ddpo"), ["methods.dpo.method", "`ddpo`", "did you mean `dpo`?"]),
     "unknown parameter": (put("methods.dpo.params", {"bta": 0.1}), ["methods.dpo.params", "`bta`", "`beta`"]),

@@ -42,3 +42,11 @@ def test_parameters_of_a_variant_reach_the_script_whole() -> None:
     for name, entry in plan.studies["quickstart"].methods.items():
         told = json.loads(json.dumps(plan.method_params(_wildcards(name)), allow_nan=False))
         assert load_method(told["name"], told["params"]).params == load_method(entry.method, entry.params).params
+
+
+def test_an_entry_may_have_fewer_seeds_than_the_study() -> None:
+    plan = _plan(dpo={"method": "dpo", "seeds": [1]}, ipo={"method": "ipo"})
+    study = plan.studies["quickstart"].model_copy(update={"seeds": [0, 1]})
+    plan.studies["quickstart"] = study
+    runs = {(run["method"], run["seed"]) for run in plan.runs("quickstart")}
+    assert runs == {("sft_start", 0), ("sft_start", 1), ("dpo", 1), ("ipo", 0), ("ipo", 1)}

@@ -288,7 +288,7 @@ class Plan:
         for dataset in study.datasets:
             for model in study.models:
                 for method in [START, *study.methods]:
-                    for seed in study.seeds:
+                    for seed in study.seeds_of(method):
                         runs.append(self._run_files(study_id, dataset, model, method, seed))
         return runs
 

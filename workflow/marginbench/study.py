@@ -219,6 +219,9 @@ class Method(Section):
     method: Id = Field(description="Name of a file in workflow/marginbench/methods.")
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters; see `marginbench methods show`.")
     training: dict[str, Any] = Field(default_factory=dict, description="Overrides of keys of `training`, e.g. epochs.")
+    seeds: list[Count] | None = Field(
+        None, min_length=1, description="Some of the study's seeds, where an entry needs fewer; null takes all."
+    )
 
 
 class Benchmark(Section):
@@ -275,7 +278,17 @@ class Study(Section):
             repeated = sorted({str(v) for v in values if values.count(v) > 1})
             if repeated:
                 raise ValueError(f"`{name}` lists {', '.join(repeated)} more than once")
+        for name, entry in self.methods.items():
+            foreign = [str(seed) for seed in entry.seeds or [] if seed not in self.seeds]
+            if foreign or len(set(entry.seeds or [])) != len(entry.seeds or []):
+                what = f"lists {', '.join(foreign)}, which the study's seeds lack" if foreign else "repeats a seed"
+                raise ValueError(f"`methods.{name}.seeds` {what}; take some of {self.seeds}, or leave it out for all")
         return self
+
+    def seeds_of(self, method_id: str) -> list[int]:
+        """The training seeds of an entry; the start answers under all of the study's."""
+        entry = self.methods.get(method_id)
+        return list(entry.seeds if entry and entry.seeds is not None else self.seeds)
 
     def training_of(self, method_id: str) -> Optimisation:
         """The optimiser settings of one method: the study's, with the method's overrides on top."""
