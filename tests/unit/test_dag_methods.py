@@ -10,8 +10,9 @@ from marginbench.methods.registry import load_method
 from marginbench.study import Study
 
 
-def _plan(**methods: dict) -> Plan:
-    study = {**toy_study("reviews.csv"), "margins": ["reward_model", "dataset_ratings"], "methods": methods}
+def _plan(seeds: tuple[int, ...] = (0,), **methods: dict) -> Plan:
+    more = {"margins": ["reward_model", "dataset_ratings"], "methods": methods, "seeds": list(seeds)}
+    study = {**toy_study("reviews.csv"), **more}
     return Plan({"quickstart": Study.model_validate(study)}, {}, Path("scripts"), "results")
 
 
@@ -45,8 +46,6 @@ def test_parameters_of_a_variant_reach_the_script_whole() -> None:
 
 
 def test_an_entry_may_have_fewer_seeds_than_the_study() -> None:
-    plan = _plan(dpo={"method": "dpo", "seeds": [1]}, ipo={"method": "ipo"})
-    study = plan.studies["quickstart"].model_copy(update={"seeds": [0, 1]})
-    plan.studies["quickstart"] = study
+    plan = _plan((0, 1), dpo={"method": "dpo", "seeds": [1]}, ipo={"method": "ipo"})
     runs = {(run["method"], run["seed"]) for run in plan.runs("quickstart")}
     assert runs == {("sft_start", 0), ("sft_start", 1), ("dpo", 1), ("ipo", 0), ("ipo", 1)}
