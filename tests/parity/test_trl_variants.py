@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from marginbench.models.loading import load_model, load_tokenizer
-from marginbench.models.manifest import read_manifest
+from marginbench.models.manifest import read_manifest, write_manifest
 from marginbench.study import Full, Optimisation
 from marginbench.training.batches import training_order
 from marginbench.training.reference import compute_reference
@@ -238,25 +238,47 @@ def test_cpo_trainer_one_pair_at_a_time(data: Data, method: str, params: dict, l
     _close(_own(data, method, params, 1), _cpo(data, loss_type, 1, **given))
 
 
-def _orpo(data: Data) -> Step:
-    return _stock(data, ORPOTrainer, ORPOConfig, 1, beta=0.1, remove_unused_columns=False)
+def _sure(data: Data, name: str) -> Data:
+    """A start that is sure of itself, and answers that it is likely to give: of unlikely ones p and the odds agree."""
+    model = load_model(data.manifest)
+    model.model.norm.weight.data *= 4
+    folder = data.folder / name
+    model.save_pretrained(folder / "weights")
+    load_tokenizer(data.manifest).save_pretrained(folder / "weights")
+    manifest = write_manifest(folder / "manifest.json", folder / "weights", "model").path
+    tokens = data.tokens.copy()
+    for row in tokens.itertuples():
+        prompt = torch.tensor([row.prompt_ids])
+        likely = {"num_beams": 2, "num_return_sequences": 2, "max_new_tokens": 20, "pad_token_id": 0}
+        answers = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, **likely)
+        for side, answer in zip(("chosen_ids", "rejected_ids"), answers[:, prompt.shape[1] :].tolist(), strict=True):
+            tokens.at[row.Index, side] = answer[: len(getattr(row, side))]
+    return Data(tokens, _reference(manifest, tokens), manifest, folder)
+
+
+def _orpo(data: Data) -> tuple[Step, Step, Step]:
+    """Ours, ours without its odds ratio, and the stock trainer's, one pair a forward pass."""
+    stock = _stock(data, ORPOTrainer, ORPOConfig, 1, beta=0.3, remove_unused_columns=False)
+    own, answer = _own(data, "orpo", {"lam": 0.3}, 1), _own(data, "sft", {}, 1)
+    assert answer.loss < np.log(2)  # on average, chosen answers have p > 1/2
+    return own, answer, stock
 
 
 def test_orpo(data: Data) -> None:
     """TRL takes the NLL over the prompt too, but for its first token: with prompts of one token it is the paper's."""
-    data = _of_lengths(data, prompt=(1, 2))
-    _close(_own(data, "orpo", {"lam": 0.1}, 1), _orpo(data))
+    own, _, stock = _orpo(_sure(_of_lengths(data, prompt=(1, 2)), "one_token"))
+    _close(own, stock)
 
 
 def test_orpo_with_prompts_differs_by_their_likelihood(data: Data) -> None:
     """The paper's NLL is the answer's. TRL's is that of a pair whose answer begins at the prompt's second token."""
+    data = _sure(data, "prompts")
     whole = data.tokens.copy()
     for side in ("chosen_ids", "rejected_ids"):
         whole[side] = [prompt[1:] + answer for prompt, answer in zip(whole["prompt_ids"], whole[side], strict=True)]
     whole["prompt_ids"] = [prompt[:1] for prompt in whole["prompt_ids"]]
-    prompted = data._replace(tokens=whole, reference=_reference(data.manifest, whole))
-    own, answer, both = _own(data, "orpo", {"lam": 0.1}, 1), _own(data, "sft", {}, 1), _own(prompted, "sft", {}, 1)
-    stock = _orpo(data)
+    both = _own(data._replace(tokens=whole, reference=_reference(data.manifest, whole)), "sft", {}, 1)
+    own, answer, stock = _orpo(data)
     _close(combined((1, own), (-1, answer), (1, both)), stock)
     assert own.loss != pytest.approx(stock.loss, rel=1e-3)
 
