@@ -19,20 +19,11 @@ from marginbench.training.preference import train_policy
 from marginbench.training.reference import compute_reference
 from safetensors import safe_open
 from trl import DPOConfig, DPOTrainer
+from trl_tools import random_tokens, token_rows
 
 MAX_LENGTH, BETA, SEED = 32, 0.1, 3
 TUNINGS = {"full": Full(), "lora": Lora(rank=4, alpha=8)}
 LOSSES = {"sigmoid": ("dpo", {"beta": BETA}), "ipo": ("ipo", {"beta": BETA, "reduction": "mean"})}
-
-
-def _tokens(n: int = 26) -> pd.DataFrame:
-    draw = np.random.default_rng(5)
-
-    def ids(low: int, high: int) -> list[int]:
-        return draw.integers(5, 200, draw.integers(low, high)).tolist()
-
-    rows = [(f"pair{i:02d}", "train", ids(3, 9), ids(2, 20), ids(2, 20)) for i in range(n)]
-    return pd.DataFrame(rows, columns=["pair_id", "split", "prompt_ids", "chosen_ids", "rejected_ids"])
 
 
 def _sha256(named) -> str:
@@ -51,8 +42,6 @@ def _stock(manifest: Path, tokens: pd.DataFrame, opt: Optimisation, loss_type: s
     arguments = trainer_arguments(
         opt, n_examples=len(tokens), seed=seed_for("dropout", "pairs", "toy", SEED), output_dir=folder
     )
-    columns = ["prompt_ids", "chosen_ids", "rejected_ids"]
-    rows = [dict(zip(columns, map(list, row), strict=True)) for row in tokens[columns].itertuples(index=False)]
     config = DPOConfig(
         **arguments,
         loss_type=[loss_type],
@@ -63,7 +52,7 @@ def _stock(manifest: Path, tokens: pd.DataFrame, opt: Optimisation, loss_type: s
     )
     DPOTrainerTokenised = type("DPOTrainerTokenised", (DPOTrainer,), {"_prepare_dataset": lambda self, rows, *_: rows})
     trainer = DPOTrainerTokenised(
-        model=model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+        model=model, args=config, train_dataset=Dataset.from_list(token_rows(tokens)), processing_class=tokenizer
     )
     computed = trainer.train_dataset[:]
     reference = pd.DataFrame({name: computed[f"{name}s"] for name in ("ref_chosen_logp", "ref_rejected_logp")})
@@ -86,7 +75,7 @@ def _saved(weights: Path) -> str:
 @pytest.mark.parametrize("loss_type", LOSSES)
 @pytest.mark.parametrize("kind", TUNINGS)
 def test_weights_equal_stock_trl(toy_model: Path, tmp_path: Path, kind: str, loss_type: str) -> None:
-    tokens = _tokens()
+    tokens = random_tokens(26)
     opt = Optimisation(
         epochs=2, batch_size=4, micro_batch_size=4, learning_rate=1e-3, max_length=MAX_LENGTH, tuning=TUNINGS[kind]
     )
