@@ -57,9 +57,9 @@ BAD_STUDIES = {
     "negative beta": (put("methods.dpo.params", {"beta": -0.1}), ["methods.dpo.params", "`beta`", "-0.1"]),
     "beta is a word": (put("methods.dpo.params", {"beta": "big"}), ["methods.dpo.params", "`beta`", "big"]),
     "unknown reduction": (put("methods.ipo.params", {"beta": 0.1, "reduction": "avg"}), ["reduction", "avg"]),
-    "scorer that is not made": (
-        put("methods.dpo", {"method": "selective_dpo"}),
-        ["methods.dpo", "`held_out_loss`", "`margins`", "reward_model"],
+    "unknown scorer": (
+        put("methods.dpo", {"method": "selective_dpo", "params": {"scorer": "held_out"}}),
+        ["methods.dpo.params.scorer", "`held_out`", "did you mean `held_out_loss`?"],
     ),
     "margins that nobody makes": (
         lambda study: study.update(margins=[], methods={"mixed": {"method": "mixdpo"}}),

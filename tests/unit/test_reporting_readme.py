@@ -31,7 +31,7 @@ def test_sections_need_their_marks():
     assert len(SECTIONS) == 3
 
 
-@pytest.mark.parametrize("name", ["table", "learning_curves", "reward_kl", "metrics"])
+@pytest.mark.parametrize("name", ["table", "learning_curves", "reward_kl", "margins", "metrics"])
 def test_captions_name_the_study(name):
     text = (ROOT / f"workflow/report/{name}.rst").read_text(encoding="utf-8")
     assert "{{ snakemake.wildcards.study }}" in text

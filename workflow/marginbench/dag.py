@@ -11,7 +11,8 @@ from typing import Any
 from marginbench.checks import load_studies
 from marginbench.identity import code_hash
 from marginbench.judging.spec import JudgeSpec, load_judges
-from marginbench.methods.registry import check_params, load_method, method_file
+from marginbench.methods.registry import check_params, method_file
+from marginbench.scorers import implicit_beta, scorer_of, scorers_of
 from marginbench.study import START, ReviewsCorpus, Study
 
 SHARED = "shared"
@@ -42,6 +43,10 @@ class Plan:
         entry = self.studies[wildcards.study].methods[wildcards.method]
         return code_hash(self.scripts / "train_policy.py", method_file(entry.method))
 
+    def held_out_code(self) -> str:
+        """As `code`, with the file of the method that the runs behind `held_out_loss` are trained with."""
+        return code_hash(self.scripts / "score_held_out_loss.py", method_file("dpo"))
+
     # --- wildcards ----------------------------------------------------------------------------------------------
 
     def constraints(self) -> dict[str, str]:
@@ -60,7 +65,6 @@ class Plan:
             "generation": any_of(g for s in studies for g in s.generations),
             "bench": any_of(b for s in studies for b in s.benchmarks),
             "judge": any_of(j for s in studies for j in s.judges),
-            "scorer": any_of(m for s in studies for m in s.margins),
             "shared": rf"{SHARED}(-seed\d+)?",
             "seed": r"\d+",
         }
@@ -138,12 +142,28 @@ class Plan:
 
     def margins_of_method(self, wildcards: Any) -> list[str]:
         """Margins that a method declares to need (of the scorer it names, else the study's first); most need none."""
-        study = self.studies[wildcards.study]
-        entry = study.methods[wildcards.method]
-        method = load_method(entry.method, entry.params)
-        if not method.needs.margins:
-            return []
-        return [f"{self.cell(wildcards)}/margins/{method.scorer or study.margins[0]}.parquet"]
+        scorer = scorer_of(self.studies[wildcards.study], wildcards.method)
+        return [f"{self.cell(wildcards)}/margins/{scorer}.parquet"] if scorer else []
+
+    def has_margins(self, study: str) -> bool:
+        """Whether any margins are made in a study."""
+        return bool(scorers_of(self.studies[study]))
+
+    def implicit_policy(self, wildcards: Any) -> str:
+        """Manifest of the policy whose implicit rewards are margins: of its seed, or of a redrawn stage's own."""
+        settings = self.study(wildcards).implicit_reward
+        own = wildcards.shared.removeprefix(f"{SHARED}-seed")
+        seed = settings.seed if own == SHARED else int(own)
+        run = self.run(wildcards.study, wildcards.dataset, wildcards.model, settings.method, seed)
+        return f"{run}/policy/manifest.json"
+
+    def sanity_set(self, wildcards: Any) -> str:
+        """The sanity set of the reward model from elsewhere: the study's own, or the packaged one."""
+        settings = self.study(wildcards).hub_reward_model
+        if settings and settings.sanity:
+            return settings.sanity
+        path = self.scripts.parents[1] / "resources" / "reward_sanity.jsonl"
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
     def ground_truth(self, wildcards: Any) -> list[str]:
         """The ground-truth classifier, where the corpus has one."""
@@ -232,6 +252,25 @@ class Plan:
     def training_params(self, wildcards: Any) -> dict[str, Any]:
         """Optimiser settings of a method."""
         return self.study(wildcards).training_of(wildcards.method).model_dump(mode="json")
+
+    def held_out_params(self, wildcards: Any) -> dict[str, Any]:
+        """Number of runs, beta and optimiser settings of the scorer `held_out_loss`."""
+        study = self.study(wildcards)
+        return {
+            "settings": study.held_out_loss.model_dump(mode="json", exclude={"training"}),
+            "training": study.held_out_training().model_dump(mode="json"),
+        }
+
+    def implicit_params(self, wildcards: Any) -> dict[str, Any]:
+        """Beta of the scorer `implicit_reward`, and how log-probabilities are computed."""
+        training = self.study(wildcards).training
+        beta = implicit_beta(self.study(wildcards))
+        return {"beta": beta, "max_length": training.max_length, "precision": training.precision}
+
+    def hub_reward_params(self, wildcards: Any) -> dict[str, Any]:
+        """Which reward model from elsewhere scores, and how it is run."""
+        settings = self.study(wildcards).hub_reward_model
+        return settings.model_dump(mode="json") if settings else {}
 
     def decoding_params(self, wildcards: Any) -> dict[str, Any]:
         """How a generation samples."""
@@ -335,6 +374,10 @@ class Plan:
         """The training log of every trained run."""
         return [run["train"] for run in self.runs(wildcards.study) if run["train"]]
 
+    def margin_files(self, wildcards: Any) -> list[str]:
+        """The margins of every scorer of the study."""
+        return self.shared_inputs(wildcards)["margins"]
+
     def shared_inputs(self, wildcards: Any) -> dict[str, list[str]]:
         """Reports of the shared stages: pairs, reward models, margins, classifiers."""
         study = self.study(wildcards)
@@ -346,7 +389,7 @@ class Plan:
         return {
             "pairs": [f"{cell}/pairs.json" for cell in cells],
             "reward_models": [f"{cell}/reward_model/report.json" for cell in cells],
-            "margins": [f"{cell}/margins/{scorer}.parquet" for cell in cells for scorer in study.margins],
+            "margins": [f"{cell}/margins/{scorer}.parquet" for cell in cells for scorer in scorers_of(study)],
             "classifiers": [f"{root}/corpora/{name}/classifiers/report.json" for name in reviews if name in used],
         }
 

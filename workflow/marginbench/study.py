@@ -213,6 +213,60 @@ class RewardModel(Optimisation):
     holdout_fraction: Fraction = Field(0.25, description="Share of the prompts kept out to measure pair accuracy.")
 
 
+Scorer = Literal["reward_model", "dataset_ratings", "held_out_loss", "implicit_reward", "hub_reward_model"]
+"""Names of the scorers of pair margins; each is a file in workflow/marginbench/margins."""
+
+
+class HeldOutLoss(Section):
+    """Scorer `held_out_loss` (SelectiveDPO): minus a pair's DPO loss under models that were not trained on it."""
+
+    runs: Positive = Field(
+        2,
+        description="DPO trainings, an even number: every two share a new split of the prompts in halves. Paper: 6.",
+    )
+    beta: float = Field(0.1, gt=0, description="DPO's beta in training and in the loss, per nat.")
+    training: dict[str, Any] = Field(default_factory=dict, description="Overrides of keys of `training`, e.g. epochs.")
+
+    @model_validator(mode="after")
+    def _halves(self) -> "HeldOutLoss":
+        if self.runs % 2:
+            raise ValueError(f"runs {self.runs} is odd; each split of the prompts takes two runs, give an even number")
+        return self
+
+
+class ImplicitReward(Section):
+    """Scorer `implicit_reward`: beta times the log-ratio of a policy that this study trains, to its SFT start."""
+
+    method: Id = Field("dpo", description="Entry under `methods` whose policy scores the pairs.")
+    seed: Count = Field(0, description="Which of its seeds; with `reseed`, every seed's pairs have their own policy.")
+    beta: float | None = Field(None, gt=0, description="Scale, per nat; null takes the entry's own beta.")
+
+
+class GivenRewardModel(Section):
+    """What reward models have in common that are not trained here."""
+
+    max_length: Positive = Field(1024, description="Longest prompt and answer together; the rest is cut off.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Type of the loaded weights.")
+    batch_size: Positive = Field(16, description="Texts per forward pass.")
+    sanity: str | None = Field(
+        None,
+        description="JSONL file with rows `prompt`, `good`, `bad`; null takes resources/reward_sanity.jsonl. The model "
+        "must score `good` higher, or it is refused.",
+    )
+    sanity_losses: Count = Field(2, description="So many rows of the sanity set may be lost.")
+
+
+class HubRewardModel(HubModel, GivenRewardModel):
+    """A sequence classifier with one label from the hub at a pinned revision."""
+
+
+class FolderRewardModel(FolderModel, GivenRewardModel):
+    """A sequence classifier with one label from a local folder."""
+
+
+OtherRewardModel = Annotated[HubRewardModel | FolderRewardModel, Field(discriminator="source")]
+
+
 class Method(Section):
     """One entry of the comparison: a method, its parameters and what it trains differently."""
 
@@ -260,8 +314,15 @@ class Study(Section):
     models: dict[Id, Model] = Field(min_length=1, description="Models that are trained.")
     sft: Optimisation = Field(description="Training of the SFT start; epochs 0 starts from the model as it is.")
     reward_model: RewardModel = Field(description="Training of the reward model.")
-    margins: list[Literal["reward_model", "dataset_ratings"]] = Field(
-        default_factory=lambda: ["reward_model"], description="Scorers of pair margins."
+    margins: list[Scorer] = Field(
+        default_factory=lambda: ["reward_model"],
+        description="Scorers whose margins are made and drawn, read by a method or not. Methods read those of the "
+        "first, unless they name another.",
+    )
+    held_out_loss: HeldOutLoss = Field(default_factory=HeldOutLoss, description="Settings of that scorer.")
+    implicit_reward: ImplicitReward = Field(default_factory=ImplicitReward, description="Settings of that scorer.")
+    hub_reward_model: OtherRewardModel | None = Field(
+        None, description="The reward model of scorer `hub_reward_model`."
     )
     training: Optimisation = Field(description="Training of every method, unless the method overrides a key.")
     methods: dict[Id, Method] = Field(min_length=1, description="Entries of the comparison, by id.")
@@ -292,8 +353,14 @@ class Study(Section):
 
     def training_of(self, method_id: str) -> Optimisation:
         """The optimiser settings of one method: the study's, with the method's overrides on top."""
-        merged = {**self.training.model_dump(), **self.methods[method_id].training}
-        return Optimisation.model_validate(merged)
+        return self._overridden(self.methods[method_id].training)
+
+    def held_out_training(self) -> Optimisation:
+        """The optimiser settings of the runs behind the scorer `held_out_loss`."""
+        return self._overridden(self.held_out_loss.training)
+
+    def _overridden(self, changes: dict[str, Any]) -> Optimisation:
+        return Optimisation.model_validate({**self.training.model_dump(), **changes})
 
     def corpus_of(self, dataset_id: str) -> Corpus:
         """The corpus behind a dataset."""
@@ -308,3 +375,8 @@ def parse_corpus(raw: dict[str, Any]) -> ReviewsCorpus | FileCorpus | HubCorpus:
 def parse_model(raw: dict[str, Any]) -> PackagedModel | HubModel | FolderModel | ToyModel:
     """A model from its JSON form."""
     return TypeAdapter(Model).validate_python(raw)
+
+
+def parse_reward_model(raw: dict[str, Any]) -> HubRewardModel | FolderRewardModel:
+    """A reward model from elsewhere, from its JSON form."""
+    return TypeAdapter(OtherRewardModel).validate_python(raw)

@@ -7,12 +7,9 @@ wildcard_constraints:
 
 def study_results(study):
     """Tables, figures and metrics of a study: what its target asks for."""
+    figures = ["learning_curves", "reward_kl", *(["margins"] if PLAN.has_margins(study) else [])]
     return expand(
-        [
-            "results/{study}/metrics.csv",
-            "results/{study}/table.md",
-            "results/{study}/figures/learning_curves.png",
-            "results/{study}/figures/reward_kl.png",
-        ],
+        ["results/{study}/metrics.csv", "results/{study}/table.md", "results/{study}/figures/{figure}.png"],
         study=study,
+        figure=figures,
     )

@@ -90,3 +90,29 @@ rule plot_figures:
         "Drawing the figures of {wildcards.study}"
     script:
         "../scripts/plot_figures.py"
+
+
+rule plot_margins:
+    input:
+        margins=PLAN.margin_files,
+    output:
+        margins=report(
+            "<study>/figures/margins.png",
+            category="Figures",
+            caption="../report/margins.rst",
+        ),
+        margins_pdf="<study>/figures/margins.pdf",
+    log:
+        "logs/{study}/plot_margins.log",
+    benchmark:
+        "<study>/benchmarks/plot_margins.jsonl"
+    conda:
+        "../../envs/report.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        code=PLAN.code("plot_margins"),
+    message:
+        "Drawing the margins of {wildcards.study}"
+    script:
+        "../scripts/plot_margins.py"

