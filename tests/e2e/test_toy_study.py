@@ -32,13 +32,9 @@ def projects(tmp_path_factory):
 
 def test_two_clean_runs_give_the_same_bytes(projects):
     first, second = projects
-    names = ["metrics.csv", "metrics.parquet", "table.csv", "table.md", "table.tex", "shared.json"]
-    names += [
-        "figures/learning_curves.png",
-        "figures/reward_kl.png",
-        "figures/learning_curves.pdf",
-        "figures/margins.png",
-    ]
+    names = ["metrics.csv", "metrics.parquet", "wide.csv", "table.csv", "table.md", "table.tex", "claims.csv"]
+    names += ["shared.json", "figures/margins.png"]
+    names += ["figures/learning_curves.png", "figures/reward_kl.png", "figures/learning_curves.pdf"]
     for name in names:
         one, two = (folder / "results" / "quickstart" / name for folder in (first, second))
         assert one.read_bytes() == two.read_bytes(), name

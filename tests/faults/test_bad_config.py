@@ -92,6 +92,18 @@ BAD_STUDIES = {
     "no such file": (put("corpora.toy.path", "nowhere.csv"), ["corpora.toy.path", "`nowhere.csv`"]),
     "id that is a path": (put("datasets", {"../up": {"corpus": "toy"}}), ["datasets", "../up"]),
     "reserved id": (put("methods.shared", {"method": "dpo"}), ["methods.shared", "reserved"]),
+    "unknown key of claims": (put("claims", {"metric": ["kl"]}), ["claims.metric", "did you mean `metrics`?"]),
+    "unknown baseline": (put("claims", {"baseline": "ddpo"}), ["claims.baseline", "`ddpo`", "did you mean `dpo`?"]),
+    "unknown entry of the family": (put("claims", {"methods": ["iipo"]}), ["claims.methods", "`iipo`", "`ipo`?"]),
+    "the baseline against itself": (put("claims", {"methods": ["dpo"]}), ["claims.methods", "`dpo`", "remove it"]),
+    "an entry twice in the family": (put("claims", {"methods": ["ipo", "ipo"]}), ["claims", "ipo", "more than once"]),
+    "metric that nobody measures": (put("claims", {"metrics": ["piqa"]}), ["claims.metrics", "`piqa`", "not measured"]),
+    "misspelt metric": (put("claims", {"metrics": ["winrate"]}), ["claims.metrics", "did you mean `win_rate`?"]),
+    "level of certainty": (put("claims", {"level": 1}), ["claims.level", "`1`"]),
+    "a family without a baseline": (
+        lambda study: study.update(methods={"mine": {"method": "dpo"}}, claims={"methods": ["mine"]}),
+        ["claims.methods", "no entry `dpo`", "claims.baseline"],
+    ),
     "the start is not a method": (put("methods.sft_start", {"method": "dpo"}), ["methods.sft_start", "remove"]),
 }
 

@@ -6,6 +6,7 @@ import pytest
 from marginbench.errors import UserError
 from marginbench.records import ALL_TABLES, METRICS
 from marginbench.reporting.catalog import CATALOG, describe
+from marginbench.reporting.claims import CLAIM_COLUMNS
 from marginbench.reporting.comparison import CELL_COLUMNS
 from marginbench.reporting.metrics import ANSWER_METRICS
 from marginbench.reporting.readme import SECTIONS, refresh
@@ -19,7 +20,7 @@ def test_generated_sections_are_fresh():
 
 
 def test_every_column_and_metric_is_explained():
-    for name in [*METRICS.columns, *(metric.id for metric in CATALOG), *CELL_COLUMNS, *ANSWER_METRICS]:
+    for name in [*METRICS.columns, *(metric.id for metric in CATALOG), *CELL_COLUMNS, *CLAIM_COLUMNS, *ANSWER_METRICS]:
         assert f"| `{name}` |" in README, name
     for table in ALL_TABLES:
         assert f"### `{table.name}`" in README
@@ -28,10 +29,10 @@ def test_every_column_and_metric_is_explained():
 def test_sections_need_their_marks():
     with pytest.raises(UserError, match="<!-- columns -->"):
         refresh(README.replace("<!-- columns -->", ""))
-    assert len(SECTIONS) == 3
+    assert len(SECTIONS) == 4
 
 
-@pytest.mark.parametrize("name", ["table", "learning_curves", "reward_kl", "margins", "metrics"])
+@pytest.mark.parametrize("name", ["table", "claims", "learning_curves", "reward_kl", "margins", "metrics", "wide"])
 def test_captions_name_the_study(name):
     text = (ROOT / f"workflow/report/{name}.rst").read_text(encoding="utf-8")
     assert "{{ snakemake.wildcards.study }}" in text

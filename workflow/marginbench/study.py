@@ -20,6 +20,10 @@ START = "sft_start"
 """The method id of the untrained baseline: the SFT start itself, from which every method is trained."""
 
 
+DPO = "dpo"
+"""The id of the entry that differences are claimed to, unless a study names another."""
+
+
 class Section(BaseModel):
     """Base of every section: frozen, and a key that is not a field is an error."""
 
@@ -298,6 +302,37 @@ class Capability(Section):
     batch_size: Positive = Field(32, description="Requests per forward pass.")
 
 
+class Claims(Section):
+    """Which differences are tested, written down before the run: one family, Holm over all of it.
+
+    An entry counts as claimed only if its p-value, corrected for all that stand here, is at most the level.
+    """
+
+    baseline: Id | None = Field(
+        None, description="Entry that the others are compared with; null takes `dpo`; without one nothing is claimed."
+    )
+    methods: list[Id] | None = Field(
+        None, description="Entries that are compared; null takes all but the baseline, an empty list claims nothing."
+    )
+    metrics: list[str] = Field(
+        default_factory=lambda: ["true_reward", "win_rate"],
+        description="Metrics that are compared; one that a corpus cannot have (a ground truth) is left out there.",
+    )
+    level: Fraction | None = Field(None, description="Level of the whole family; null takes 1 - confidence.")
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> "Claims":
+        for name in ("methods", "metrics"):
+            _refuse_repeats(name, getattr(self, name) or [])
+        return self
+
+
+def _refuse_repeats(name: str, values: list[Any]) -> None:
+    repeated = sorted({str(v) for v in values if values.count(v) > 1})
+    if repeated:
+        raise ValueError(f"`{name}` lists {', '.join(repeated)} more than once")
+
+
 class Study(Section):
     """A whole study: what is compared, on what, how it is trained, judged and checked."""
 
@@ -331,25 +366,39 @@ class Study(Section):
     judges: list[Id] = Field(min_length=1, description="Ids from resources/judges.yaml; the first is the headline.")
     capability: Capability = Field(default_factory=Capability, description="Standard benchmarks.")
     confidence: Fraction = Field(0.95, description="Level of every interval.")
+    claims: Claims = Field(default_factory=Claims, description="Which differences are tested, and against what.")
 
     @model_validator(mode="after")
     def _no_repeats(self) -> "Study":
         for name in ("seeds", "reseed", "margins", "judges"):
-            values = getattr(self, name)
-            repeated = sorted({str(v) for v in values if values.count(v) > 1})
-            if repeated:
-                raise ValueError(f"`{name}` lists {', '.join(repeated)} more than once")
+            _refuse_repeats(name, getattr(self, name))
         for name, entry in self.methods.items():
             foreign = [str(seed) for seed in entry.seeds or [] if seed not in self.seeds]
-            if foreign or len(set(entry.seeds or [])) != len(entry.seeds or []):
-                what = f"lists {', '.join(foreign)}, which the study's seeds lack" if foreign else "repeats a seed"
-                raise ValueError(f"`methods.{name}.seeds` {what}; take some of {self.seeds}, or leave it out for all")
+            if foreign:
+                raise ValueError(
+                    f"`methods.{name}.seeds` lists {', '.join(foreign)}, which the study's seeds lack; take some of "
+                    f"{self.seeds}, or leave it out for all"
+                )
+            _refuse_repeats(f"methods.{name}.seeds", entry.seeds or [])
         return self
 
     def seeds_of(self, method_id: str) -> list[int]:
         """The training seeds of an entry; the start answers under all of the study's."""
         entry = self.methods.get(method_id)
         return list(entry.seeds if entry and entry.seeds is not None else self.seeds)
+
+    @property
+    def claims_baseline(self) -> str | None:
+        """The entry that claims compare with, or None where nothing is claimed."""
+        return self.claims.baseline or (DPO if DPO in self.methods else None)
+
+    @property
+    def claimed_methods(self) -> list[str]:
+        """The entries that are compared with it, in the order of the study."""
+        if self.claims_baseline is None:
+            return []
+        named = self.claims.methods if self.claims.methods is not None else self.methods
+        return [m for m in [START, *self.methods] if m in named and m != self.claims_baseline]
 
     def training_of(self, method_id: str) -> Optimisation:
         """The optimiser settings of one method: the study's, with the method's overrides on top."""

@@ -1,5 +1,6 @@
 # Aggregation: the long table of metrics, the paper's table, the figures.
-# In: every run's scores. Out: metrics.{parquet,csv}, timings.csv, shared.json, table.{csv,md,tex}, figures/.
+# In: every run's scores.
+# Out: metrics.{parquet,csv}, wide.csv, timings.csv, shared.json, table.{csv,md,tex}, claims.csv, figures/.
 
 
 rule collect_metrics:
@@ -9,6 +10,7 @@ rule collect_metrics:
     output:
         metrics="<study>/metrics.parquet",
         csv=report("<study>/metrics.csv", category="Metrics", caption="../report/metrics.rst"),
+        wide=report("<study>/wide.csv", category="Metrics", caption="../report/wide.rst"),
         per_item="<study>/items.parquet",
         shared="<study>/shared.json",
         timings="<study>/timings.csv",
@@ -37,6 +39,7 @@ rule make_table:
         shared="<study>/shared.json",
     output:
         csv="<study>/table.csv",
+        claims=report("<study>/claims.csv", category="Tables", caption="../report/claims.rst"),
         md=report("<study>/table.md", category="Tables", caption="../report/table.rst"),
         tex="<study>/table.tex",
     log:
@@ -49,6 +52,7 @@ rule make_table:
         mem_mb=1000,
     params:
         study=PLAN.table_params,
+        claims=PLAN.claims_params,
         code=PLAN.code("make_table"),
     message:
         "Making the table of {wildcards.study}"

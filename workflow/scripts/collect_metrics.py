@@ -16,6 +16,7 @@ with job("collect_metrics", snakemake.log[0], snakemake.threads):
     )
     from marginbench.reporting.shared import collect_shared
     from marginbench.reporting.timings import collect_timings
+    from marginbench.reporting.wide import widen
 
     runs = [run_files(record) for record in snakemake.params.runs]
     shared = collect_shared(
@@ -28,7 +29,9 @@ with job("collect_metrics", snakemake.log[0], snakemake.threads):
         scores=[path for record in snakemake.params.runs for path in record["scores"].values()],
     )
     benchmarks = Path(snakemake.output.timings).parent / "benchmarks"
-    write_metrics(collect_metrics(runs), snakemake.output.metrics, snakemake.output.csv)
+    metrics = collect_metrics(runs)
+    write_metrics(metrics, snakemake.output.metrics, snakemake.output.csv)
+    write_csv(widen(metrics, snakemake.params.study["methods"]), snakemake.output.wide)
     write_items(collect_items(runs), snakemake.output.per_item)
     write_json(snakemake.output.shared, shared)
     write_csv(collect_timings(benchmarks.rglob("*.jsonl"), root=benchmarks), snakemake.output.timings)

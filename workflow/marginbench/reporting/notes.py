@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from marginbench.reporting.catalog import describe
+from marginbench.reporting.flags import flags
 from marginbench.reporting.layout import method_label
 from marginbench.statistics.intervals import MIN_SEEDS, OVER_ITEMS, OVER_SEEDS
 
@@ -113,6 +114,6 @@ def notes(cells: pd.DataFrame, shared: dict[str, Any]) -> list[str]:
     found = [interval_note(cells, shared)]
     if judges:
         found.append(f"Win rate: against the SFT start's answers, 50 % is no change; judged by {', '.join(judges)}.")
-    found += _nulls(cells) + _partial(cells) + _truncated(cells) + _no_difference(cells)
+    found += flags(cells) + _nulls(cells) + _partial(cells) + _truncated(cells) + _no_difference(cells)
     found += [f"Not computed: {item['what']} ({item['why']})." for item in shared.get("not_computed", [])]
     return found

@@ -7,6 +7,7 @@ import pyarrow as pa
 from marginbench.errors import UserError
 from marginbench.records import ALL_TABLES, Table
 from marginbench.reporting.catalog import CATALOG, Metric
+from marginbench.reporting.claims import COLUMN_DOCS
 from marginbench.reporting.comparison import CELL_COLUMNS, GROUP
 
 DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "neither": "neither way"}
@@ -73,7 +74,18 @@ def cells_section() -> str:
     return "\n".join([*lines, ""])
 
 
-SECTIONS = {"columns": columns_section, "metrics": metrics_section, "cells": cells_section}
+def claims_section() -> str:
+    """Columns of claims.csv."""
+    lines = ["| column | what it holds |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in COLUMN_DOCS.items())]
+    return "\n".join([*lines, ""])
+
+
+SECTIONS = {
+    "columns": columns_section,
+    "metrics": metrics_section,
+    "cells": cells_section,
+    "claims": claims_section,
+}
 
 
 def refresh(text: str) -> str:

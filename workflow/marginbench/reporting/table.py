@@ -1,4 +1,4 @@
-"""table.csv (a row per cell, for machines), table.md and table.tex (panels, for people and papers)."""
+"""table.csv (a row per cell, for machines), table.md and table.tex (panels and claims, for people and papers)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import pandas as pd
 
 from marginbench.errors import UserError
 from marginbench.files import write_text
+from marginbench.reporting.claims import claim_lines, claim_panels
 from marginbench.reporting.comparison import CELL_COLUMNS
 from marginbench.reporting.layout import Panel, method_label, panels
 from marginbench.reporting.metrics import write_csv
@@ -69,13 +70,18 @@ def _markdown_panel(panel: Panel) -> list[str]:
     return [*lines, ""]
 
 
-def to_markdown(cells: pd.DataFrame, shared: dict[str, Any]) -> str:
-    """The panels as GitHub tables, remarks and shared stages below."""
+def to_markdown(cells: pd.DataFrame, shared: dict[str, Any], claims: pd.DataFrame) -> str:
+    """The panels as GitHub tables, what is claimed, remarks and shared stages below."""
     lines = [f"# {shared['title']}", ""]
     for panel in panels(cells):
         lines += _markdown_panel(panel)
     lines.append("Value [interval]; Δ: difference to the SFT start, paired; ↑ ↓: which direction is better.")
     lines += ["", *(f"- {note}" for note in notes(cells, shared)), ""]
+    for panel in claim_panels(claims):
+        lines += _markdown_panel(panel)
+    claimed = claim_lines(claims)
+    if claimed:
+        lines += [*(f"- {line}" for line in claimed), ""]
     stages = shared_lines(shared)
     if stages:
         lines += ["Shared stages:", "", *(f"- {line}" for line in stages), ""]
@@ -95,22 +101,31 @@ def _tex_panel(panel: Panel) -> list[str]:
     return [*lines, r"\bottomrule", r"\end{tabular}\\[8pt]"]
 
 
-def to_tex(cells: pd.DataFrame, shared: dict[str, Any]) -> str:
+def to_tex(cells: pd.DataFrame, shared: dict[str, Any], claims: pd.DataFrame) -> str:
     r"""The panels as booktabs tables in one `table*` float, remarks in the caption. Needs `\usepackage{booktabs}`."""
     lines = [r"% Needs \usepackage{booktabs}.", r"\begin{table*}", r"\centering", r"\footnotesize"]
-    for panel in panels(cells):
+    for panel in [*panels(cells), *claim_panels(claims)]:
         lines += _tex_panel(panel)
     explained = "Value [interval]; $\\Delta$: difference to the SFT start, paired."
-    caption = " ".join([escape_tex(shared["title"]) + ".", explained, *map(escape_tex, notes(cells, shared))])
+    remarks = [*notes(cells, shared), *claim_lines(claims)]
+    caption = " ".join([escape_tex(shared["title"]) + ".", explained, *map(escape_tex, remarks)])
     lines += [rf"\caption{{{caption}}}", rf"\label{{tab:{shared['study']}}}", r"\end{table*}", ""]
     return "\n".join(lines)
 
 
 def write_tables(
-    cells: pd.DataFrame, shared: dict[str, Any], *, csv: str | Path, md: str | Path, tex: str | Path
+    cells: pd.DataFrame,
+    shared: dict[str, Any],
+    claims: pd.DataFrame,
+    *,
+    csv: str | Path,
+    claims_csv: str | Path,
+    md: str | Path,
+    tex: str | Path,
 ) -> Sequence[str]:
-    """Write the three forms of the table; returns the remarks under it."""
+    """Write the three forms of the table and claims.csv; returns the remarks under the table."""
     write_csv(cells, csv)
-    write_text(md, to_markdown(cells, shared))
-    write_text(tex, to_tex(cells, shared))
+    write_csv(claims, claims_csv)
+    write_text(md, to_markdown(cells, shared, claims))
+    write_text(tex, to_tex(cells, shared, claims))
     return notes(cells, shared)

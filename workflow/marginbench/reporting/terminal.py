@@ -1,6 +1,6 @@
 """The closing screen: the comparison in at most 100 columns, what its intervals mean, and where the files lie.
 
-Reads table.csv and shared.json only; neither torch nor matplotlib is imported.
+Reads table.csv, claims.csv and shared.json only; neither torch nor matplotlib is imported.
 """
 
 import textwrap
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from marginbench.errors import UserError
 from marginbench.files import read_json
+from marginbench.reporting.claims import claim_lines, claim_panels, read_claims
 from marginbench.reporting.layout import Panel, method_label, panels
 from marginbench.reporting.notes import notes
 from marginbench.reporting.shared import shared_lines
@@ -23,8 +24,9 @@ GAP = 3
 """Blank characters between columns."""
 FILES = (
     ("table", ("table.md", "table.csv", "table.tex")),
+    ("claims", ("claims.csv",)),
     ("figures", ("figures/reward_kl.png", "figures/learning_curves.png")),
-    ("metrics", ("metrics.csv", "metrics.parquet")),
+    ("metrics", ("metrics.csv", "wide.csv", "metrics.parquet")),
     ("report", ("report.html",)),
 )
 
@@ -94,20 +96,21 @@ def _table(panel: Panel, columns: list[int]) -> Table:
 def show(study_dir: str | Path, console: Console | None = None) -> None:
     """Print the table of a study, the remarks under it and the paths of its files."""
     folder = Path(study_dir)
-    for name in ("table.csv", "shared.json"):
+    for name in ("table.csv", "claims.csv", "shared.json"):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: not there yet; run `snakemake {folder.name}` first")
     console = console or Console(width=WIDTH, highlight=False)
     cells, shared = read_cells(folder / "table.csv"), read_json(folder / "shared.json")
+    claims = read_claims(folder / "claims.csv")
     console.print(Text(shared["title"], style="bold"))
     console.print()
-    for panel in panels(cells):
+    for panel in [*panels(cells), *claim_panels(claims)]:
         console.print(Text(panel.title, style="bold"))
         for columns in split_columns(panel, min(WIDTH, console.width)):
             console.print(_table(panel, columns))
             console.print()
     console.print("[interval] below each value. Δ: difference to the SFT start, paired.", markup=False)
-    for line in [*notes(cells, shared), *shared_lines(shared)]:
+    for line in [*notes(cells, shared), *claim_lines(claims), *shared_lines(shared)]:
         wrapped = textwrap.fill(line, min(WIDTH, console.width), initial_indent="- ", subsequent_indent="  ")
         console.print(Text(wrapped), soft_wrap=True)
     console.print()
