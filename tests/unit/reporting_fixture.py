@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from marginbench.files import write_json
 from marginbench.identity import content_id, stream
+from marginbench.margins.rows import margin_rows
 from marginbench.records import ANSWER_SCORES, MARGINS, TRAIN_LOG, write_table
 from marginbench.study import START
 
@@ -149,16 +150,8 @@ def write_shared(root: Path) -> dict[str, list[Path]]:
     write_json(cell / "pairs.json", {"pairs": 160, "label_agreement": 0.75})
     write_json(cell / "reward_model/report.json", {"holdout": HOLDOUT, "holdout_true_order": None})
     margin = stream("margins").normal(0.5, 1, 160)
-    frame = pd.DataFrame(
-        {
-            "pair_id": [f"p{i}" for i in range(160)],
-            "score_chosen": margin,
-            "score_rejected": 0.0,
-            "margin": margin,
-            "scorer": "reward_model",
-            "scorer_hash": "0",
-        }
-    )
+    ids = [f"p{i}" for i in range(160)]
+    frame = margin_rows(ids, margin, [0.0] * 160, scorer="reward_model", scorer_hash="0")
     write_table(frame, cell / "margins/reward_model.parquet", MARGINS)
     full = {"ground_truth_accuracy": 0.86, "judge_accuracy": 0.85, "agreement": 0.9, "logit_correlation": 0.9}
     classifiers = root / "made_up/corpora/imdb/classifiers/report.json"

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from marginbench.errors import UserError
 from marginbench.files import atomic_folder, atomic_path, read_json, read_jsonl, write_json, write_jsonl
 from marginbench.identity import content_id, seed_for, stream
-from marginbench.records import CANDIDATES, MARGINS, PAIR_TOKENS, read_table, write_table
+from marginbench.margins.rows import margin_rows
+from marginbench.records import CANDIDATES, MARGINS, PAIR_TOKENS, PAIRS, id_of_pair, read_table, write_table
 
 
 def candidates() -> pd.DataFrame:
@@ -58,10 +61,62 @@ def test_a_margin_is_a_finite_number(tmp_path, value):
             "margin": [1.0, value],
             "scorer": "s",
             "scorer_hash": "h",
+            "digest": "d",
         }
     )
     with pytest.raises(UserError, match="column `margin`, row 1"):
         write_table(frame, tmp_path / "m.parquet", MARGINS)
+
+
+def margins():
+    return margin_rows(["a", "b", "c"], [1.0, 2.5, -1.0], [0.0, 3.0, 0.5], scorer="s", scorer_hash="h")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f.assign(pair_id=f["pair_id"].iloc[[1, 0, 2]].to_numpy()),
+        lambda f: f.assign(
+            **{c: f[c].iloc[[0, 2, 1]].to_numpy() for c in ("score_chosen", "score_rejected", "margin")}
+        ),
+        lambda f: f.assign(digest=f["digest"].iloc[[1, 2, 0]].to_numpy()),
+        lambda f: f.assign(margin=f["margin"] + [0.0, 0.25, 0.0]),
+        lambda f: f.assign(scorer="t"),
+        lambda f: f.assign(scorer_hash="i"),
+    ],
+    ids=["pair_id", "scores", "digest", "margin", "scorer", "scorer_hash"],
+)
+def test_margins_of_other_pairs_are_refused(tmp_path, change):
+    path = tmp_path / "m.parquet"
+    write_table(margins(), path, MARGINS)
+    pq.write_table(pa.Table.from_pandas(change(margins()), schema=MARGINS.schema(), preserve_index=False), path)
+    with pytest.raises(UserError, match=r"margins were changed or moved between pairs"):
+        read_table(path, MARGINS)
+
+
+def test_a_completion_of_another_prompt_is_refused(tmp_path):
+    prompts = [[{"role": "user", "content": text}] for text in ("one", "two")]
+    frame = pd.DataFrame(
+        {
+            "pair_id": [id_of_pair(prompts[0], "x", "y"), id_of_pair(prompts[1], "v", "w")],
+            "prompt_id": ["p", "q"],
+            "prompt": prompts,
+            "chosen": ["x", "v"],
+            "rejected": ["y", "w"],
+            "chosen_ended": True,
+            "rejected_ended": True,
+            "split": "train",
+            "source": "s",
+            "score_chosen": None,
+            "score_rejected": None,
+        }
+    )
+    write_table(frame, tmp_path / "p.parquet", PAIRS)
+    assert len(read_table(tmp_path / "p.parquet", PAIRS)) == 2
+    for moved in (frame.assign(rejected=["w", "y"]), frame.assign(prompt=prompts[::-1])):
+        with pytest.raises(UserError, match=r"2 of 2 rows, the first is row 0 .*a text was changed or moved"):
+            write_table(moved, tmp_path / "moved.parquet", PAIRS)
+    assert not (tmp_path / "moved.parquet").exists()
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

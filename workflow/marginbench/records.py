@@ -4,15 +4,18 @@
 because a file may have been touched by other hands.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marginbench.errors import UserError
 from marginbench.files import atomic_path
+from marginbench.identity import content_id
 
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 TOKENS = pa.list_(pa.int32())
@@ -29,12 +32,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One kind of file: its columns in order, the columns that identify a row, and what a row is."""
+    """One kind of file: its columns in order, the columns that identify a row, and what a row is.
+
+    `wrong` finds what the columns of one row must hold together: positions of bad rows, boolean, and what is wrong.
+    """
 
     name: str
     row: str
     key: tuple[str, ...]
     columns: dict[str, Column]
+    wrong: Callable[[pd.DataFrame], tuple[np.ndarray, str]] | None = None
 
     def schema(self) -> pa.Schema:
         """The Arrow schema, in column order."""
@@ -46,6 +53,33 @@ def _columns(**columns: Column) -> dict[str, Column]:
 
 
 STRING, FLOAT, INT, BOOL = pa.string(), pa.float64(), pa.int64(), pa.bool_()
+
+
+def id_of_pair(prompt: list[dict[str, str]], chosen: str, rejected: str) -> str:
+    """Identity of a preference pair: a hash of what it says. A completion moved to another prompt is another pair."""
+    messages = [{"role": message["role"], "content": message["content"]} for message in prompt]
+    return content_id("pair", messages, chosen, rejected)
+
+
+def margin_digest(pair: str, score_chosen: float, score_rejected: float, scorer: str, scorer_hash: str) -> str:
+    """Hash of a row of margins, so that no score can change its pair unnoticed."""
+    return content_id("margin", pair, float(score_chosen), float(score_rejected), scorer, scorer_hash)
+
+
+def _wrong_pairs(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
+    found = map(id_of_pair, frame["prompt"], frame["chosen"], frame["rejected"])
+    wrong = np.array([a != b for a, b in zip(frame["pair_id"], found, strict=True)], dtype=bool)
+    return wrong, "pair_id is not that of this prompt, chosen and rejected; a text was changed or moved"
+
+
+def _wrong_margins(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
+    columns = [frame[name] for name in ("pair_id", "score_chosen", "score_rejected", "scorer", "scorer_hash")]
+    found = np.array(list(map(margin_digest, *columns)), dtype=object)
+    wrong = (frame["digest"].to_numpy() != found) | (
+        frame["margin"] != frame["score_chosen"] - frame["score_rejected"]
+    ).to_numpy()
+    return wrong, "digest is not that of this pair and its scores; margins were changed or moved between pairs"
+
 
 TEXTS = Table(
     "texts",
@@ -91,6 +125,7 @@ PAIRS = Table(
         score_chosen=Column(FLOAT, "ground-truth score or dataset rating", nullable=True),
         score_rejected=Column(FLOAT, "ground-truth score or dataset rating", nullable=True),
     ),
+    _wrong_pairs,
 )
 
 PAIR_TOKENS = Table(
@@ -130,8 +165,10 @@ MARGINS = Table(
         score_rejected=Column(FLOAT, "score of the other answer"),
         margin=Column(FLOAT, "score_chosen - score_rejected, signed"),
         scorer=Column(STRING, "scorer id"),
-        scorer_hash=Column(STRING, "hash of the scorer's weights"),
+        scorer_hash=Column(STRING, "hash of what scored: weights, ratings"),
+        digest=Column(STRING, "hash of pair_id, both scores, scorer and scorer_hash"),
     ),
+    _wrong_margins,
 )
 
 TRAIN_LOG = Table(
@@ -188,7 +225,7 @@ def check_table(frame: pd.DataFrame, table: Table, where: str) -> pa.Table:
     """Arrow table of a frame that keeps the contract.
 
     Raises UserError naming the column and the first bad row: missing or unknown columns, wrong types, missing or
-    infinite values where none may be, repeated keys.
+    infinite values where none may be, repeated keys, and rows whose columns don't belong together.
     """
     missing = [name for name in table.columns if name not in frame.columns]
     unknown = [name for name in frame.columns if name not in table.columns]
@@ -224,6 +261,12 @@ def check_table(frame: pd.DataFrame, table: Table, where: str) -> pa.Table:
         row = int(repeated.to_numpy().argmax())
         key = ", ".join(f"{name}={frame.at[row, name]!r}" for name in table.key)
         raise UserError(f"{where}: row {row} repeats the key {key}")
+    if table.wrong is not None and len(frame):
+        wrong, what = table.wrong(frame)
+        if wrong.any():
+            row = int(wrong.argmax())
+            key = ", ".join(f"{name} {frame.at[row, name]}" for name in table.key)
+            raise UserError(f"{where}: {int(wrong.sum())} of {len(frame)} rows, the first is row {row} ({key}): {what}")
     return pa.Table.from_arrays(arrays, schema=table.schema())
 
 

@@ -18,8 +18,8 @@ from marginbench.data.messages import plain_text
 from marginbench.data.preferences import read_preferences, source_name
 from marginbench.data.splits import draw, share_of_prompts
 from marginbench.errors import UserError
-from marginbench.identity import content_id, stream
-from marginbench.records import PAIRS
+from marginbench.identity import stream
+from marginbench.records import PAIRS, id_of_pair
 from marginbench.study import Dataset, FileCorpus, HubCorpus
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -161,12 +161,12 @@ def pairs_from_candidates(
             counts["tie"] += 1
             continue
         chosen, rejected = labelled
-        pair_id = content_id("pair", pair["prompt"], chosen[0], rejected[0])
-        if pair_id in rows:
+        key = id_of_pair(pair["prompt"], chosen[0], rejected[0])
+        if key in rows:
             counts["duplicate_pair"] += 1
             continue
-        rows[pair_id] = {
-            "pair_id": pair_id,
+        rows[key] = {
+            "pair_id": key,
             "prompt_id": pair["prompt_id"],
             "prompt": pair["prompt"],
             "chosen": chosen[0],

@@ -11,6 +11,7 @@ from marginbench.data.problems import Problems, RowProblem
 from marginbench.data.sources import Rows, read_file, read_hub
 from marginbench.errors import UserError
 from marginbench.identity import content_id
+from marginbench.records import id_of_pair
 from marginbench.study import FileCorpus, HubCorpus
 
 COLUMNS = (
@@ -83,7 +84,7 @@ def read_preferences(corpus: FileCorpus | HubCorpus) -> tuple[pd.DataFrame, dict
             continue
         pairs.append(
             {
-                "pair_id": content_id("pair", pair.prompt, pair.chosen, pair.rejected),
+                "pair_id": id_of_pair(pair.prompt, pair.chosen, pair.rejected),
                 "prompt_id": content_id("prompt", pair.prompt),
                 "prompt": pair.prompt,
                 "chosen": pair.chosen,

@@ -4,7 +4,7 @@ import pandas as pd
 
 from marginbench.errors import UserError
 from marginbench.identity import content_id
-from marginbench.records import MARGINS
+from marginbench.margins.rows import margin_rows
 
 SCORER = "dataset_ratings"
 
@@ -24,14 +24,6 @@ def score_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         )
     chosen, rejected = pairs["score_chosen"].astype(float), pairs["score_rejected"].astype(float)
     ratings = [[pair_id, a, b] for pair_id, a, b in zip(pairs["pair_id"], chosen, rejected, strict=True)]
-    frame = pd.DataFrame(
-        {
-            "pair_id": list(pairs["pair_id"]),
-            "score_chosen": chosen.to_numpy(),
-            "score_rejected": rejected.to_numpy(),
-            "margin": (chosen - rejected).to_numpy(),
-            "scorer": SCORER,
-            "scorer_hash": content_id("ratings", sorted(ratings)),
-        }
+    return margin_rows(
+        pairs["pair_id"], chosen, rejected, scorer=SCORER, scorer_hash=content_id("ratings", sorted(ratings))
     )
-    return frame[list(MARGINS.columns)]

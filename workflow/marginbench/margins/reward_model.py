@@ -7,10 +7,10 @@ import torch
 
 from marginbench.errors import UserError
 from marginbench.job import Progress, quiet
+from marginbench.margins.rows import margin_rows
 from marginbench.models.loading import load_tokenizer
 from marginbench.models.manifest import read_manifest
 from marginbench.models.reward_head import load_reward_model, reward_scores, reward_sequences
-from marginbench.records import MARGINS
 
 SCORER = "reward_model"
 
@@ -32,17 +32,8 @@ def score_pairs(
     both = [sequence for side in ("chosen", "rejected") for sequence in reward_sequences(tokens, side, **layout)]
     scores = torch.tensor(reward_scores(model, both, pad_id, batch_size, progress), dtype=torch.float64)
     chosen, rejected = scores[: len(tokens)].numpy(), scores[len(tokens) :].numpy()
-    frame = pd.DataFrame(
-        {
-            "pair_id": list(tokens["pair_id"]),
-            "score_chosen": chosen,
-            "score_rejected": rejected,
-            "margin": chosen - rejected,
-            "scorer": SCORER,
-            "scorer_hash": manifest.weights_hash,
-        }
-    )[list(MARGINS.columns)]
-    if not torch.isfinite(scores).all():
-        bad = frame.loc[~pd.Series(frame["margin"]).abs().lt(float("inf")), "pair_id"].iloc[0]
+    finite = torch.isfinite(scores).reshape(2, -1).all(0)
+    if not finite.all():
+        bad = tokens["pair_id"].iloc[int(finite.int().argmin())]
         raise UserError(f"{manifest.path}: the score of pair {bad} is not finite; train the reward model again")
-    return frame
+    return margin_rows(tokens["pair_id"], chosen, rejected, scorer=SCORER, scorer_hash=manifest.weights_hash)
