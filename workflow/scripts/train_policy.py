@@ -17,7 +17,7 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
 
     inputs, params = snakemake.input, snakemake.params
     template = template_hash(load_tokenizer(inputs.start), params.format)
-    processes = max(1, snakemake.resources.get("gpu", 1))
+    processes = max(1, snakemake.resources.gpu)  # one for each GPU
     run = PolicyRun(
         method=params.method,
         training=params.training,

@@ -1,6 +1,6 @@
 """One policy trained from files: in this process, or by several that share its batches.
 
-Several processes on one machine are started through torchrun (`launch`). On several machines start it by hand there:
+Several processes on one machine are started by `launch`. On several machines start torchrun or accelerate by hand:
 `torchrun ... -m marginbench.training.launch RUN.json`, where RUN.json holds the fields of `PolicyRun`.
 """
 
@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,19 @@ from typing import Any
 import torch
 
 from marginbench.errors import UserError
-from marginbench.files import read_json, write_json
+from marginbench.files import read_json, write_json, write_text
 from marginbench.job import Progress, quiet
 from marginbench.methods.registry import load_method
 from marginbench.records import MARGINS, PAIR_TOKENS, REFERENCE, TRAIN_LOG, read_table, write_table
 from marginbench.study import Optimisation
-from marginbench.training.optimisation import accumulation_steps, process_index
+from marginbench.training.optimisation import accumulation_steps, process_index, processes
 from marginbench.training.preference import train_policy
 
-MARK = "@marginbench "
-"""Begins a line by which a process tells the one that started it about progress or a user's mistake."""
+MEETING = "MARGINBENCH_MEETING"
+"""Environment variable with the folder in which the processes of a group meet, and tell what `start` is to know."""
+
+PAUSE = 0.2
+"""Seconds between two looks at the processes."""
 
 
 @dataclass(frozen=True)
@@ -91,58 +96,81 @@ def launch(run: PolicyRun, count: int, progress: Progress = quiet) -> None:
         raise UserError(f"training: {count} processes are asked for and {gpus} GPUs are visible; ask for {gpus}")
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "run.json", asdict(run))
-        follow([*_torchrun(count), "-m", "marginbench.training.launch", f"{folder}/run.json"], progress)
+        start([sys.executable, "-m", "marginbench.training.launch", f"{folder}/run.json"], count, progress)
 
 
-def _torchrun(count: int) -> list[str]:
-    options = ["--nnodes=1", f"--nproc-per-node={count}", "--max-restarts=0"]
-    loopback = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
-    return [sys.executable, "-m", "torch.distributed.run", *options, *loopback]
+def start(command: list[str], count: int, progress: Progress = quiet) -> None:
+    """Run a command `count` times side by side, as the processes of one group, until all have ended or one has failed.
 
-
-def follow(command: list[str], progress: Progress) -> None:
-    """Run a command to its end; marked lines are progress or a user's mistake, which is raised, others are printed.
-
-    Processes that outlive this one end at their next step, when they find nobody to report to.
+    They are told who they are by the variables that torchrun sets, and meet (`meet`) through a file and the loopback
+    interface: nothing listens to other machines, as torchrun's own store would. Raises UserError with the mistake that
+    one of them told, and RuntimeError where one failed otherwise.
     """
     interface = "lo" if sys.platform == "linux" else "lo0"
-    local = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
-    mistake = None
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**local, **os.environ}) as process:
+    local = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface, "WORLD_SIZE": str(count)}
+    with tempfile.TemporaryDirectory() as folder:
+        told, read = Path(folder) / "told", 0
+        told.touch()
+        environment = {**os.environ, **local, "LOCAL_WORLD_SIZE": str(count), MEETING: folder}
+        group = [
+            subprocess.Popen(command, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+            for rank in range(count)
+        ]
         try:
-            for line in process.stdout:
-                if not line.startswith(MARK):
-                    print(line, end="", flush=True)
-                    continue
-                found = json.loads(line.removeprefix(MARK))
-                mistake = mistake or found.get("mistake")
-                if "progress" in found:
-                    progress(*found["progress"])
-        except BaseException:
-            process.terminate()
-            raise
-    if mistake:
-        raise UserError(mistake)
-    if process.returncode:
-        raise RuntimeError(f"a training process failed, torchrun ended with code {process.returncode}")
+            while True:
+                ended = [process.poll() for process in group]
+                lines = told.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+                for line in lines[read:]:
+                    progress(*json.loads(line))
+                read = len(lines)
+                if any(ended) or None not in ended:  # a code that is not 0, or all codes
+                    break
+                time.sleep(PAUSE)
+        finally:  # where one has failed the others wait for it in vain
+            for process in group:
+                process.kill()
+                process.wait()
+        mistake = Path(folder) / "mistake"
+        if mistake.exists():
+            raise UserError(mistake.read_text(encoding="utf-8"))
+        if any(ended):
+            raise RuntimeError(f"a training process failed, the processes ended with codes {ended}")
 
 
-def _tell(**values: Any) -> None:
-    sys.stdout.write(f"{MARK}{json.dumps(values)}\n")
-    sys.stdout.flush()
+def meet() -> None:
+    """Join the group that `start` made; under torchrun or accelerate, whose group is made later, nothing."""
+    if MEETING in os.environ:
+        threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        if backend == "nccl":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        store = f"file://{os.environ[MEETING]}/store"
+        torch.distributed.init_process_group(backend, init_method=store, rank=process_index(), world_size=processes())
+
+
+def _exit_with_parent(parent: int) -> None:
+    """End this process when its parent has gone: a killed run must not go on training beside its successor."""
+    while os.getppid() == parent:
+        time.sleep(PAUSE)
+    os._exit(1)
 
 
 def _report(done: int, total: int, note: str = "") -> None:
-    _tell(progress=[done, total, note])
+    with open(Path(os.environ[MEETING]) / "told", "a", encoding="utf-8") as told:
+        told.write(json.dumps([done, total, note]) + "\n")
 
 
 def main(path: str) -> None:
-    """One process of a group: train, tell the starting process, and end with code 2 on a user's mistake."""
+    """One process of a group: train, and end with code 2 on a user's mistake."""
+    started = MEETING in os.environ
     try:
-        train(PolicyRun(**read_json(path)), _report if process_index() == 0 else quiet)
+        meet()
+        train(PolicyRun(**read_json(path)), _report if started and process_index() == 0 else quiet)
     except UserError as error:
-        _tell(mistake=str(error))
-        os._exit(2)  # the others may wait for this one, and are ended by torchrun
+        if not started:
+            raise
+        write_text(Path(os.environ[MEETING]) / "mistake", str(error))
+        os._exit(2)  # the others may wait for this one, and are ended by `start`
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 

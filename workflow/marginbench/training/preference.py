@@ -170,7 +170,8 @@ def train_policy(
 def _check_start(start: Manifest, opt: Optimisation, method: Method) -> None:
     if start.kind != "model":
         raise UserError(f"{start.path}: a policy is trained from a whole model, not from an {start.kind}")
-    micro = accumulation_steps(opt, processes()) * processes() > 1
+    accumulation_steps(opt, processes())  # raises where they cannot share a batch
+    micro = opt.batch_size != opt.micro_batch_size
     if method.needs.whole_batch and micro and isinstance(opt.tuning, Lora) and opt.tuning.dropout:
         raise UserError(
             f"method `{method.name}` needs the whole batch, which micro-batches with dropout cannot give exactly; "
