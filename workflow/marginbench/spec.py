@@ -33,6 +33,7 @@ def build_spec(
     template_hash: str,
     code: str,
     threads: int,
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The resolved specification of a run.
 
@@ -45,6 +46,7 @@ def build_spec(
         template_hash: chat template and special tokens (models.template).
         code: hash of the code that trained.
         threads: compute threads; part of the identity, because float sums depend on them.
+        processes: processes that trained together; named where there are several, because float sums depend on them.
     """
     seed = int(wildcards["seed"])
     spec = {
@@ -58,6 +60,7 @@ def build_spec(
         "template_hash": template_hash,
         "code": code,
         "threads": threads,
+        **({"processes": processes} if processes > 1 else {}),
         "packages": package_versions(),
     }
     return {**spec, "spec_hash": content_id(spec)}

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from marginbench.identity import stream
@@ -35,6 +36,15 @@ def training_order(
         order = positions if fixed else stream("data_order", dataset_id, seed, epoch).permutation(positions)
         epochs.append(order[:per_epoch])
     return np.concatenate(epochs)[:wanted]
+
+
+def in_training_order(gathered: Tensor, count: int, micro_batch_size: int) -> Tensor:
+    """Values of one optimiser batch, gathered process by process, as one process would have them, shape (pairs,).
+
+    Micro-batches are dealt out in turn (accelerate's BatchSamplerShard): the j-th of process r is number
+    j x count + r of the step. So a step holds the same pairs, in the same order, for any number of processes.
+    """
+    return gathered.view(count, -1, micro_batch_size).transpose(0, 1).reshape(-1)
 
 
 class PairCollator(DataCollatorForPreference):

@@ -1,6 +1,7 @@
 """From a study's optimiser settings to the trainer's arguments: one place for every kind of training."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,36 @@ def optimiser_steps(opt: Optimisation, n_examples: int) -> int:
     return max(1, math.floor(opt.epochs * steps_per_epoch(opt, n_examples) + 1e-9))
 
 
+def processes() -> int:
+    """Processes that train together: what accelerate or torchrun started, else 1."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def process_index() -> int:
+    """Number of this process, from 0; only number 0 writes files."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def accumulation_steps(opt: Optimisation, count: int) -> int:
+    """Micro-batches of each of `count` processes in an optimiser step.
+
+    Processes x micro-batches x their size = batch_size, always: hardware changes no batch. UserError where it can't.
+    """
+    steps, left = divmod(opt.batch_size, opt.micro_batch_size * count)
+    if left:
+        share = opt.batch_size // count
+        mend = (
+            f"set micro_batch_size to a divisor of {share}"
+            if opt.batch_size % count == 0
+            else f"choose a number of processes that divides {opt.batch_size}"
+        )
+        raise UserError(
+            f"training: {count} processes with micro_batch_size {opt.micro_batch_size} do not make up "
+            f"batch_size {opt.batch_size}; {mend}"
+        )
+    return steps
+
+
 def schedule_factor(opt: Optimisation, step: int, steps: int) -> float:
     """Learning rate at a step (from 0) as a share of the peak: linear warm-up, then the schedule's shape.
 
@@ -67,7 +98,7 @@ def phase_factors(opt: Optimisation, phases: Sequence[int] | np.ndarray) -> list
 
 
 def trainer_arguments(
-    opt: Optimisation, *, n_examples: int, seed: int, output_dir: str | Path, **extra: Any
+    opt: Optimisation, *, n_examples: int, seed: int, output_dir: str | Path, shared: bool = False, **extra: Any
 ) -> dict[str, Any]:
     """Keyword arguments for `transformers.TrainingArguments` and its TRL subclasses.
 
@@ -76,12 +107,18 @@ def trainer_arguments(
         n_examples: examples (or pairs) in one pass.
         seed: seed of the trainer's own randomness (dropout); data order and initialisation have their own streams.
         output_dir: where checkpoints go.
+        shared: whether this kind of training can be shared out among processes; else several are a UserError.
         extra: further arguments; they win.
 
     The number of steps is fixed (`max_steps`) by `optimiser_steps`. The CPU is used only where no GPU is visible. bf16,
     gradient checkpointing and reporting to services are off unless asked for. Every step is logged, and a loss that is
     not finite is shown as it is.
     """
+    if processes() > 1 and not shared:
+        raise UserError(
+            f"training: started as {processes()} processes (WORLD_SIZE), but only policies can be trained by several; "
+            "start it without a launcher"
+        )
     steps = optimiser_steps(opt, n_examples)
     on_gpu = torch.cuda.is_available()
     schedule = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}[opt.schedule]
@@ -89,7 +126,7 @@ def trainer_arguments(
         "output_dir": str(output_dir),
         "max_steps": steps,
         "per_device_train_batch_size": opt.micro_batch_size,
-        "gradient_accumulation_steps": opt.batch_size // opt.micro_batch_size,
+        "gradient_accumulation_steps": accumulation_steps(opt, processes()),
         "learning_rate": opt.learning_rate,
         "lr_scheduler_type": schedule,
         "warmup_steps": math.ceil(opt.warmup_fraction * steps),

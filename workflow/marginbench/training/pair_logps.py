@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 _FUSED = "_marginbench_log_probs"
@@ -56,11 +57,12 @@ def pair_log_probs(model: nn.Module, batch: Mapping[str, Tensor]) -> PairLogps:
     """
     completion_mask = batch["completion_mask"]
     labels = batch["input_ids"].masked_fill(completion_mask == 0, -100)
-    if "inputs_embeds" in batch:
+    read = "inputs_embeds" if "inputs_embeds" in batch else "input_ids"
+    if read == "inputs_embeds" and isinstance(model, PreTrainedModel | PeftModel):
         log_probs = _from_states(model, batch, labels)
-    else:
+    else:  # a model that shares its gradients with other processes must be called as a whole
         outputs = model(
-            input_ids=batch["input_ids"],
+            **{read: batch[read]},
             attention_mask=batch["attention_mask"],
             use_cache=False,
             labels=labels,

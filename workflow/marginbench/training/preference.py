@@ -1,6 +1,5 @@
 """Training one policy with one method: order, resume, log, and saving whole or not at all."""
 
-import os
 import shutil
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from accelerate.utils import broadcast
 from peft import PeftModel
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback
@@ -25,7 +25,14 @@ from marginbench.study import Full, Lora, Optimisation
 from marginbench.training.batches import training_order
 from marginbench.training.frozen import freeze_below
 from marginbench.training.inputs import check_plan, margins_of, pair_dataset, phases_of_steps, plan_facts, positions_of
-from marginbench.training.optimisation import optimiser_steps, phase_factors, trainer_arguments
+from marginbench.training.optimisation import (
+    accumulation_steps,
+    optimiser_steps,
+    phase_factors,
+    process_index,
+    processes,
+    trainer_arguments,
+)
 from marginbench.training.reference import answer_sequences, join_reference, reference_key
 from marginbench.training.trainer import CHECKPOINT_MARK, PairTrainer, preference_config
 
@@ -55,6 +62,9 @@ def train_policy(
 ) -> pd.DataFrame:
     """Train a policy from a start on tokenised pairs and save it with its manifest.
 
+    Several processes (started by torchrun, accelerate or training.launch) share the micro-batches of every step: the
+    same pairs, loss and state as in one process, up to float rounding. The first one writes, all return the log.
+
     Args:
         method: the method, parameters bound.
         start_manifest: manifest of the start (kind `model`), which is also the reference.
@@ -76,8 +86,8 @@ def train_policy(
         and log as one that was not.
 
     Raises:
-        UserError: reference or margins missing or made for something else; fewer pairs than one batch; a loss that is
-            not finite.
+        UserError: reference or margins missing or made for something else; fewer pairs than one batch; a batch that
+            the processes cannot share; a loss that is not finite.
     """
     out_dir = Path(out_dir)
     start = read_manifest(start_manifest)
@@ -104,7 +114,7 @@ def train_policy(
         joined[["pair_id", "cache_key", "ref_chosen_logp", "ref_rejected_logp"]].to_numpy().tolist(),
         None if margin is None else margin.tolist(),
         opt.model_dump(mode="json"),
-        [dataset_id, model_id, seed, torch.get_num_threads()],
+        [dataset_id, model_id, seed, torch.get_num_threads(), processes()],
         code_hash(__file__, method.file),
     )
     model, tokenizer = load_model(start), load_tokenizer(start)
@@ -118,8 +128,9 @@ def train_policy(
         arguments = trainer_arguments(
             opt,
             n_examples=len(positions),
-            seed=seed_for("dropout", dataset_id, model_id, seed),
+            seed=seed_for("dropout", dataset_id, model_id, seed, *([process_index()] if process_index() else [])),
             output_dir=checkpoint_dir,
+            shared=True,
             save_total_limit=2,
         )
         trainer = PairTrainer(
@@ -138,7 +149,8 @@ def train_policy(
         )
         trainer.remove_callback(PrinterCallback)
         _restore_adapter_dropout(model, opt)
-        resume = _latest_checkpoint(checkpoint_dir, run_key)
+        with trainer.accelerator.main_process_first():  # it removes what is not whole; the others find what is left
+            resume = _latest_checkpoint(checkpoint_dir, run_key)
         if resume is not None:
             trainer.method_state = read_json(resume / CHECKPOINT_MARK)["state"]
         trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
@@ -147,21 +159,23 @@ def train_policy(
         history = trainer.state.log_history
     if frozen:
         frozen.put_back_under(model)
-    _save(model, tokenizer, out_dir, start, method, steps, plan_facts(plan, positions))
-    shutil.rmtree(out_dir / "checkpoint", ignore_errors=True)
+    if process_index() == 0:
+        _save(model, tokenizer, out_dir, start, method, steps, plan_facts(plan, positions))
+        shutil.rmtree(out_dir / "checkpoint", ignore_errors=True)
+    if steps:
+        trainer.accelerator.wait_for_everyone()
     return _train_log(history)
 
 
 def _check_start(start: Manifest, opt: Optimisation, method: Method) -> None:
     if start.kind != "model":
         raise UserError(f"{start.path}: a policy is trained from a whole model, not from an {start.kind}")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("training: started with WORLD_SIZE > 1; training uses one process, start it without a launcher")
+    accumulation_steps(opt, processes())  # raises where they cannot share a batch
     micro = opt.batch_size != opt.micro_batch_size
     if method.needs.whole_batch and micro and isinstance(opt.tuning, Lora) and opt.tuning.dropout:
         raise UserError(
             f"method `{method.name}` needs the whole batch, which micro-batches with dropout cannot give exactly; "
-            "set tuning.dropout to 0, or micro_batch_size to batch_size"
+            "set tuning.dropout to 0, or micro_batch_size to batch_size (in one process)"
         )
 
 
@@ -229,6 +243,6 @@ class _Clock(TrainerCallback):
         if state.global_step >= state.max_steps:
             return
         due = state.global_step % self.every == 0 if self.every else time.monotonic() - self.last > CHECKPOINT_SECONDS
-        if due:
+        if broadcast(torch.tensor(int(due), device=args.device)).item():  # clocks differ, saving is done together
             self.last = time.monotonic()
             control.should_save = True

@@ -7,10 +7,12 @@ tests/parity/test_trl_golden.py (trl 1.16.0 has no public seam for any of it):
 - `_precompute_ref_logps`: reference log-probabilities come from the shared table;
 - `_compute_loss`: the forward is `pair_log_probs`, the loss is the method's;
 - `create_scheduler`: a method with phases has a schedule for each;
-- `get_batch_samples`: a method that needs the whole optimiser batch gets it, whatever the micro-batch;
+- `get_batch_samples`: a method that needs the whole optimiser batch gets it, whatever micro-batches and processes;
+- `log`: quantities are averaged over processes;
 - `_save_checkpoint`: no model card, and the method's state is saved last, which marks a checkpoint as whole.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from marginbench.errors import UserError
 from marginbench.files import write_json
 from marginbench.methods.base import PairBatch, PairLoss, State, log_ratio_margin
 from marginbench.methods.registry import Method
-from marginbench.training.batches import PairCollator
+from marginbench.training.batches import PairCollator, in_training_order
 from marginbench.training.frozen import FrozenBlocks
 from marginbench.training.pair_logps import PairLogps, pair_log_probs, prepare_log_probs
 
@@ -88,41 +90,48 @@ class PairTrainer(DPOTrainer):
         return self.lr_scheduler
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of one optimiser step.
+        """This process's micro-batches of one optimiser step.
 
-        For a method that needs the whole batch, log-probabilities of all micro-batches are computed first without a
-        graph; the batch's loss and its gradient by every log-probability then follow exactly, and travel with the
-        micro-batches (the second forward costs time only where micro-batches are asked for).
+        For a method that needs the whole batch, log-probabilities of all micro-batches of all processes are computed
+        first without a graph; the batch's loss and its gradient by every log-probability then follow exactly, the same
+        in every process, and travel with the micro-batches (the second forward costs time only where the batch is
+        parted).
         """
-        samples, count = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if self.method.needs.whole_batch and len(samples) > 1:
+        samples, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        count, rank = self.accelerator.num_processes, self.accelerator.process_index
+        if self.method.needs.whole_batch and len(samples) * count > 1:
+            size = len(samples[0]["row"])
             samples = [self._prepare_inputs(sample) for sample in samples]
-            parts = []
             with torch.no_grad(), self.compute_loss_context_manager():
                 self.model.train()
                 parts = [self._log_probs(self.model_wrapped, sample) for sample in samples]
-            joined = PairLogps(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+            def whole(values: Sequence[Tensor]) -> Tensor:
+                return in_training_order(self.accelerator.gather(torch.cat(values)), count, size)
+
+            joined = PairLogps(*(whole(values) for values in zip(*parts, strict=True)))
             leaves = [value.detach().requires_grad_() for value in joined[:2]]
             inputs = {
-                name: torch.cat([sample[name] for sample in samples])
+                name: whole([sample[name] for sample in samples])
                 for name in ("row", "ref_chosen_logps", "ref_rejected_logps", *self.data_collator.extra)
             }
             loss, result, batch = self._loss_of(PairLogps(*leaves, *joined[2:]), inputs)
             gradients = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
             self._log_pairs(batch, result)
-            size = len(samples[0]["row"])
-            for i, sample in enumerate(samples):
-                part = slice(i * size, (i + 1) * size)
+            for j, sample in enumerate(samples):
+                number = j * count + rank
+                part = slice(number * size, (number + 1) * size)
                 sample["batch_gradients"] = tuple(gradient[part] for gradient in gradients)
                 sample["batch_loss"] = loss.detach()
-        return samples, count
+        return samples, items
 
     def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any], return_outputs: bool) -> Any:
         found = self._log_probs(model, inputs)
         if "batch_gradients" in inputs:
             chosen, rejected = inputs["batch_gradients"]
             surrogate = (found.chosen_logp * chosen).sum() + (found.rejected_logp * rejected).sum()
-            surrogate = surrogate * self.current_gradient_accumulation_steps
+            # The trainer divides by micro-batches, and averages gradients over processes: here they are to be summed.
+            surrogate = surrogate * (self.current_gradient_accumulation_steps * self.accelerator.num_processes)
             loss = surrogate - surrogate.detach() + inputs["batch_loss"]
         else:
             loss, result, batch = self._loss_of(found, inputs)
@@ -171,17 +180,29 @@ class PairTrainer(DPOTrainer):
             for name, value in values.items():
                 metrics[name].append(value.double().mean().item())
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log the step's quantities, as means over all processes: every process keeps the same log."""
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        if self.accelerator.num_processes > 1 and metrics:
+            own = torch.tensor([[sum(values) / len(values) for values in metrics.values()]], dtype=torch.float64)
+            means = self.accelerator.gather(own.to(self.accelerator.device)).mean(dim=0).tolist()
+            metrics.update({name: [mean] for name, mean in zip(metrics, means, strict=True)})
+        super().log(logs, start_time)
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super(DPOTrainer, self)._save_checkpoint(model, trial)
-        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        write_json(folder / CHECKPOINT_MARK, {"run_key": self.run_key, "state": self.method_state})
+        self.accelerator.wait_for_everyone()  # every process has its random state in there
+        if self.is_world_process_zero():
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            write_json(folder / CHECKPOINT_MARK, {"run_key": self.run_key, "state": self.method_state})
 
 
 def preference_config(arguments: dict[str, Any], *, max_length: int, full: bool) -> DPOConfig:
     """DPOConfig around the trainer's arguments.
 
     TRL would load a second copy of the model as the reference: never for an adapter, and for a full fine-tune not when
-    it believes that it precomputes. Order is sequential, because the dataset's rows stand in training order.
+    it believes that it precomputes. Order is sequential, because the dataset's rows stand in training order. Several
+    processes share gradients only: every trained weight is used in every pass, and buffers are constant.
     """
     return DPOConfig(
         **arguments,
@@ -189,4 +210,6 @@ def preference_config(arguments: dict[str, Any], *, max_length: int, full: bool)
         precompute_ref_log_probs=full,
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
     )
