@@ -30,8 +30,8 @@ def test_margins_are_asked_for_by_those_who_read_them() -> None:
     cell = "results/quickstart/toy_high/toy_llama/shared/margins"
     assert found == {
         "plain": [],
-        "sorted": [f"{cell}/reward_model.parquet"],
-        "rated": [f"{cell}/dataset_ratings.parquet"],
+        "sorted": f"{cell}/reward_model.parquet",
+        "rated": f"{cell}/dataset_ratings.parquet",
     }
 
 

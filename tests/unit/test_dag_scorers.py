@@ -38,7 +38,7 @@ def test_every_scorer_is_a_module_a_rule_and_a_script() -> None:
 def test_a_scorer_that_only_a_method_names_is_made_and_drawn() -> None:
     plan = plan_of(methods={"dpo": {"method": "dpo"}, "selective": {"method": "selective_dpo"}})
     assert scorers_of(plan.studies["quickstart"]) == ["reward_model", "held_out_loss"]
-    assert plan.margins_of_method(wildcards(method="selective", seed="0")) == [f"{CELL}/margins/held_out_loss.parquet"]
+    assert plan.margins_of_method(wildcards(method="selective", seed="0")) == f"{CELL}/margins/held_out_loss.parquet"
     assert plan.margins_of_method(wildcards(method="dpo", seed="0")) == []
     files = [f"{CELL}/margins/{scorer}.parquet" for scorer in ("reward_model", "held_out_loss")]
     assert plan.margin_files(wildcards()) == files
@@ -93,6 +93,23 @@ REFUSED = {
     "no such seed": (
         {"margins": ["implicit_reward"], "implicit_reward": {"seed": 5}},
         ["implicit_reward.seed: 5", "[0]"],
+    ),
+    "a seed that the entry does not take": (
+        {
+            "seeds": [0, 1],
+            "margins": ["implicit_reward"],
+            "methods": {"dpo": {"method": "dpo", "seeds": [1]}},
+        },
+        ["implicit_reward.seed: 0", "[1]"],
+    ),
+    "a redrawn seed without a policy": (
+        {
+            "seeds": [0, 1],
+            "reseed": ["data"],
+            "margins": ["implicit_reward"],
+            "methods": {"dpo": {"method": "dpo", "seeds": [0]}},
+        },
+        ["implicit_reward.method", "`reseed`"],
     ),
     "a cycle": (
         {

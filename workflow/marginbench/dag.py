@@ -140,10 +140,11 @@ class Plan:
         path = getattr(corpus, "path", None)
         return {"file": path} if path else {}
 
-    def margins_of_method(self, wildcards: Any) -> list[str]:
+    def margins_of_method(self, wildcards: Any) -> str | list[str]:
         """Margins that a method declares to need (of the scorer it names, else the study's first); most need none."""
         scorer = scorer_of(self.studies[wildcards.study], wildcards.method)
-        return [f"{self.cell(wildcards)}/margins/{scorer}.parquet"] if scorer else []
+        # A bare path, because a list of one reaches the script as a list.
+        return f"{self.cell(wildcards)}/margins/{scorer}.parquet" if scorer else []
 
     def has_margins(self, study: str) -> bool:
         """Whether any margins are made in a study."""

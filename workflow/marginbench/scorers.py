@@ -62,8 +62,14 @@ def _check_implicit_reward(study: Study, at: str) -> None:
             f"{at}.method: a cycle: `{settings.method}` itself reads the margins of `implicit_reward`; choose an entry "
             "that does not"
         )
-    if not study.reseed and settings.seed not in study.seeds:
-        raise UserError(f"{at}.seed: {settings.seed} is none of the study's seeds {study.seeds}; choose one of them")
+    seeds = study.seeds_of(settings.method)
+    if not study.reseed and settings.seed not in seeds:
+        raise UserError(f"{at}.seed: {settings.seed} is none of the seeds {seeds} of `{settings.method}`; choose one")
+    if study.reseed and set(seeds) != set(study.seeds):
+        raise UserError(
+            f"{at}.method: with `reseed` every seed's pairs have their own policy, and `{settings.method}` has "
+            f"the seeds {seeds} of {study.seeds} only; choose an entry with all"
+        )
     if implicit_beta(study) is None:
         raise UserError(f"{at}.beta: missing, and the method of `{settings.method}` has no beta; give one")
 
