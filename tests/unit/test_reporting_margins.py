@@ -10,7 +10,8 @@ import pytest
 from marginbench.errors import UserError
 from marginbench.margins.rows import margin_rows
 from marginbench.records import MARGINS, write_table
-from marginbench.reporting.margins import agreement, indifferent, margins_by_cell, plot_margins
+from marginbench.reporting.margins import agreement, bin_edges, margins_by_cell, plot_margins
+from marginbench.reporting.shared import collect_shared, indifferent
 
 
 def write(root: Path, scorer: str, values: np.ndarray, cell: str = "d/m/shared", first: int = 0) -> Path:
@@ -58,9 +59,22 @@ def test_cells_are_rows_with_readable_names(tmp_path: Path) -> None:
     assert list(found) == ["d, m", "d, other", "d, m, seed1"]
 
 
-def test_a_held_out_loss_contradicts_above_log_2() -> None:
+def test_a_held_out_loss_contradicts_above_log_2(tmp_path: Path) -> None:
     assert indifferent("reward_model") == 0
     assert indifferent("held_out_loss") == pytest.approx(-math.log(2))
+    paths = [
+        write(tmp_path, scorer, np.array([-1.0, -0.5, -0.2, -0.9])) for scorer in ("reward_model", "held_out_loss")
+    ]
+    settings = {"title": "", "seeds": [0], "reseed": [], "confidence": 0.95, "methods": []}
+    found = collect_shared("s", settings, margins=paths)["margins"]
+    assert [found[f"d/m/{path.stem}"]["agrees"]["value"] for path in paths] == [0.0, 0.5]
+
+
+def test_no_bar_stands_on_both_sides_of_the_line() -> None:
+    for values, line in (([-1.0, 0.3, 2.0], 0.0), ([0.5, 0.5], 0.0), ([0.0], 0.0), ([-3.0, -0.1], -math.log(2))):
+        edges = bin_edges(np.array(values), line)
+        assert np.abs(edges - line).min() < 1e-12
+        assert np.histogram(values, edges)[0].sum() == len(values)
 
 
 def test_the_figure_says_the_share(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +89,7 @@ def test_the_figure_says_the_share(files: list[Path], tmp_path: Path, monkeypatc
     assert f"reward_model\nh < 0: {share:.1f} % of 300 pairs" in titles
     hard = 100 * (frame["held_out_loss"] < -math.log(2)).mean()
     assert 0 < hard < 100
-    assert f"held_out_loss\nh < -0.69: {hard:.1f} % of 300 pairs" in titles
+    assert f"held_out_loss\nh < −log 2: {hard:.1f} % of 300 pairs" in titles
     assert len(titles) == 4
 
 

@@ -10,17 +10,10 @@ import pandas as pd
 
 from marginbench.errors import UserError
 from marginbench.records import MARGINS, read_table
+from marginbench.reporting.shared import indifferent
 from marginbench.reporting.style import COLOURS, GREY, RC, save
 
-BINS = 40
-
-INDIFFERENT = {"held_out_loss": -math.log(2)}
-"""Margin of a pair that a scorer does not tell apart, where that is not 0."""
-
-
-def indifferent(scorer: str) -> float:
-    """The margin below which a scorer contradicts the label."""
-    return INDIFFERENT.get(scorer, 0.0)
+MOST_BINS = 40
 
 
 def margins_by_cell(paths: Iterable[str | Path]) -> dict[str, pd.DataFrame]:
@@ -50,13 +43,21 @@ def agreement(margins: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(mixed, index=margins.columns, columns=margins.columns)
 
 
+def bin_edges(values: np.ndarray, line: float) -> np.ndarray:
+    """Edges of equal bins over the values, one of them on the line, so that no bar stands on both its sides."""
+    low, high = min(values.min(), line), max(values.max(), line)
+    width = (high - low or 1.0) / np.clip(2 * math.sqrt(len(values)), 8, MOST_BINS)
+    return line + width * np.arange(math.floor((low - line) / width), math.floor((high - line) / width) + 2)
+
+
 def _histogram(axis: plt.Axes, margins: pd.Series, colour: str) -> None:
     values, line = margins.dropna().to_numpy(), indifferent(str(margins.name))
-    low, high = min(values.min(), line), max(values.max(), line)
-    axis.hist(values, bins=np.linspace(low, high if high > low else low + 1, BINS + 1), color=colour)
+    axis.hist(values, bins=bin_edges(values, line), color=colour)
+    axis.yaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(nbins=5)
     axis.axvline(line, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     share = 100 * float((values < line).mean())
-    below = "h < 0" if line == 0 else f"h < {line:.2f}"
+    below = "h < 0" if line == 0 else "h < −log 2"
     axis.set_title(f"{margins.name}\n{below}: {share:.1f} % of {len(values)} pairs", loc="left")
     axis.set_xlabel("margin h")
     axis.set_ylabel("pairs")
@@ -95,17 +96,21 @@ def plot_margins(margins: Iterable[str | Path], paths: Iterable[str | Path]) -> 
         raise UserError("margins: there is none to draw; name a scorer under `margins`")
     scorers = list(dict.fromkeys(str(name) for frame in cells.values() for name in frame.columns))
     colours = {scorer: COLOURS[i % len(COLOURS)] for i, scorer in enumerate(scorers)}
-    columns = len(scorers) + (len(scorers) > 1)
-    size = (max(3.1 * columns, 4.2), 3.0 * len(cells))
+    panels = len(scorers) + (len(scorers) > 1)
+    columns = 2 if panels == 4 else min(panels, 3)
+    lines = -(-panels // columns)
+    size = (max(3.3 * columns, 4.2), (2.7 * lines + 0.3) * len(cells))
     with plt.rc_context(RC):
         figure = plt.figure(figsize=size, layout="constrained")
         rows = np.atleast_1d(figure.subfigures(len(cells), 1))
         for row, (name, frame) in zip(rows, cells.items(), strict=True):
             row.suptitle(name, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
-            axes = row.subplots(1, columns, squeeze=False)[0]
+            axes = row.subplots(lines, columns, squeeze=False).flat
+            for axis in axes[panels:]:
+                axis.remove()
             for axis, scorer in zip(axes, scorers, strict=False):
                 _histogram(axis, frame[scorer], colours[scorer])
             if len(scorers) > 1:
-                _matrix(axes[-1], frame)
+                _matrix(axes[panels - 1], frame)
         save(figure, list(paths))
         plt.close(figure)

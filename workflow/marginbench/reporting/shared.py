@@ -1,5 +1,6 @@
 """shared.json: what stands under the table because all methods share it. Title, seeds, reports of the shared stages."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,14 @@ from marginbench.statistics.intervals import wilson_interval
 
 CHANCE = 0.5
 
+INDIFFERENT = {"held_out_loss": -math.log(2)}
+"""Margin of a pair that a scorer does not tell apart, where that is not 0."""
+
+
+def indifferent(scorer: str) -> float:
+    """The margin below which a scorer contradicts the label."""
+    return INDIFFERENT.get(scorer, 0.0)
+
 
 def _cell_name(path: Path, up: int) -> str:
     """`dataset/model`, with the seed where a shared stage was redrawn for every seed."""
@@ -19,12 +28,12 @@ def _cell_name(path: Path, up: int) -> str:
 
 def _scorer(path: Path, confidence: float) -> dict[str, Any]:
     margins = read_table(path, MARGINS)["margin"]
-    agrees = wilson_interval(int((margins > 0).sum()), len(margins), confidence)
+    agrees = wilson_interval(int((margins > indifferent(path.stem)).sum()), len(margins), confidence)
     return {
         "pairs": len(margins),
         "mean": float(margins.mean()),
         "sd": float(margins.std(ddof=1)) if len(margins) > 1 else None,
-        "positive": {"value": agrees.mean, "low": agrees.low, "high": agrees.high},
+        "agrees": {"value": agrees.mean, "low": agrees.low, "high": agrees.high},
     }
 
 
