@@ -290,9 +290,11 @@ def test_ordinary_methods_are_not_flagged(cells):
 
 
 def test_a_policy_that_did_not_move_is_named(cells):
-    still = changed(cells, "ipo", "kl", mean=0.01, mean_low=-0.02, mean_high=0.04)
-    assert flags(still) == ["Hardly moved (KL below 0.05 nats): ipo."]
-    assert flags(changed(still, "ipo", "kl", mean_high=0.2)) == [], "it may have moved"
+    still = changed(cells, "ipo", "kl", mean=-0.01, mean_low=-0.06, mean_high=0.04)
+    assert flags(still) == ["Hardly moved, by a KL below 0.05 nats: ipo (0.01 nats, at most 0.04)."]
+    alone = changed(cells, "ipo", "kl", mean=0.0, mean_low=np.nan, mean_high=np.nan)
+    assert flags(alone) == ["Hardly moved, by a KL below 0.05 nats: ipo (0.00 nats)."]
+    assert flags(changed(cells, "ipo", "kl", mean=0.06, mean_low=-0.1, mean_high=0.2)) == []
     assert flags(changed(cells, "ipo", "kl", mean=np.nan, mean_low=np.nan, mean_high=np.nan)) == []
 
 
