@@ -19,6 +19,13 @@ METHODS = {
 QUESTIONS = 64
 HOLDOUT = {"accuracy": 0.7, "ci": [0.535, 0.834], "n": 40, "ties": 0, "nll": 0.61}
 JUDGE = "sentiment_half_b"
+FAMILY = {"baseline": "dpo", "methods": ["ipo"], "metrics": ["true_reward", "win_rate"], "level": 0.05}
+
+
+def table_paths(folder: Path) -> dict[str, Path]:
+    """Where the forms of the table go."""
+    paths = {name: folder / f"table.{name}" for name in ("csv", "md", "tex")}
+    return {**paths, "claims_csv": folder / "claims.csv"}
 
 
 def settings(seeds: list[int]) -> dict:

@@ -20,10 +20,8 @@ from marginbench.reporting.table import read_cells, write_tables
 from marginbench.reporting.wide import widen
 from marginbench.statistics.claims import crossed_test, holm, seeds_test
 from marginbench.study import START, Study
-from reporting_fixture import JUDGE, METHODS, QUESTIONS, settings, write_study
+from reporting_fixture import FAMILY, JUDGE, METHODS, QUESTIONS, settings, table_paths, write_study
 from rich.console import Console
-
-FAMILY = {"baseline": "dpo", "methods": ["ipo"], "metrics": ["true_reward", "win_rate"], "level": 0.05}
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +189,8 @@ def test_table_and_screen_hold_the_claims(claimed, tmp_path):
     cells, claims = claimed
     shared = {**settings([0, 1, 2, 3, 4]), "study": "made_up"}
     write_json(tmp_path / "shared.json", shared)
-    paths = {name: tmp_path / f"table.{name}" for name in ("csv", "md", "tex")}
-    write_tables(cells, shared, claims, claims_csv=tmp_path / "claims.csv", **paths)
+    paths = table_paths(tmp_path)
+    write_tables(cells, shared, claims, **paths)
     stream = io.StringIO()
     terminal.show(tmp_path, Console(file=stream, width=terminal.WIDTH, highlight=False))
     markdown, screen, tex = paths["md"].read_text(), stream.getvalue(), paths["tex"].read_text()
@@ -212,8 +210,8 @@ def test_twenty_five_methods_fit_the_screen(claimed, tmp_path):
     more = pd.concat([claims, *(claims[claims["claimed"]].assign(method=name) for name in names)])
     shared = {**settings([0, 1, 2, 3, 4]), "study": "made_up"}
     write_json(tmp_path / "shared.json", shared)
-    paths = {name: tmp_path / f"table.{name}" for name in ("csv", "md", "tex")}
-    write_tables(pd.concat([cells, *copies]), shared, more, claims_csv=tmp_path / "claims.csv", **paths)
+    paths = table_paths(tmp_path)
+    write_tables(pd.concat([cells, *copies]), shared, more, **paths)
     stream = io.StringIO()
     terminal.show(tmp_path, Console(file=stream, width=terminal.WIDTH, highlight=False))
     lines = [line for line in stream.getvalue().splitlines() if str(tmp_path) not in line]
@@ -292,9 +290,11 @@ def test_ordinary_methods_are_not_flagged(cells):
 
 
 def test_a_policy_that_did_not_move_is_named(cells):
-    still = changed(cells, "ipo", "kl", mean=0.01, mean_low=-0.02, mean_high=0.04)
-    assert flags(still) == ["Hardly moved (KL below 0.05 nats): ipo."]
-    assert flags(changed(still, "ipo", "kl", mean_high=0.2)) == [], "it may have moved"
+    still = changed(cells, "ipo", "kl", mean=-0.01, mean_low=-0.06, mean_high=0.04)
+    assert flags(still) == ["Hardly moved, by a KL below 0.05 nats: ipo (0.01 nats, at most 0.04)."]
+    alone = changed(cells, "ipo", "kl", mean=0.0, mean_low=np.nan, mean_high=np.nan)
+    assert flags(alone) == ["Hardly moved, by a KL below 0.05 nats: ipo (0.00 nats)."]
+    assert flags(changed(cells, "ipo", "kl", mean=0.06, mean_low=-0.1, mean_high=0.2)) == []
     assert flags(changed(cells, "ipo", "kl", mean=np.nan, mean_low=np.nan, mean_high=np.nan)) == []
 
 
@@ -311,8 +311,8 @@ def test_a_policy_that_left_the_language_is_named_with_the_signs(cells):
 def test_flags_stand_under_the_table(cells, tmp_path):
     shared = {**settings([0, 1, 2, 3, 4]), "study": "made_up"}
     far = changed(cells, "dpo", "kl", mean=31.2)
-    paths = {name: tmp_path / f"table.{name}" for name in ("csv", "md", "tex")}
-    found = write_tables(far, shared, pd.DataFrame(columns=CLAIM_COLUMNS), claims_csv=tmp_path / "claims.csv", **paths)
+    paths = table_paths(tmp_path)
+    found = write_tables(far, shared, pd.DataFrame(columns=CLAIM_COLUMNS), **paths)
     assert any(line.startswith("Left the language of the start") for line in found)
     assert "Left the language of the start" in paths["md"].read_text()
 

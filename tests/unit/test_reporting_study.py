@@ -27,16 +27,8 @@ from marginbench.reporting.table import read_cells, write_tables
 from marginbench.reporting.timings import collect_timings
 from marginbench.statistics.intervals import paired_difference, seeds_interval
 from marginbench.study import START
-from reporting_fixture import JUDGE, METHODS, QUESTIONS, settings, write_shared, write_study
+from reporting_fixture import FAMILY, JUDGE, METHODS, QUESTIONS, settings, table_paths, write_shared, write_study
 from rich.console import Console
-
-FAMILY = {"baseline": "dpo", "methods": ["ipo"], "metrics": ["true_reward", "win_rate"], "level": 0.05}
-
-
-def table_paths(folder: Path) -> dict[str, Path]:
-    """Where the forms of the table go."""
-    paths = {name: folder / f"table.{name}" for name in ("csv", "md", "tex")}
-    return {**paths, "claims_csv": folder / "claims.csv"}
 
 
 def aggregate(root: Path, seeds: list[int]) -> tuple[list[dict], pd.DataFrame, pd.DataFrame, pd.DataFrame]:

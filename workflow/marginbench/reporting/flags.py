@@ -45,10 +45,14 @@ def _signs(own: pd.DataFrame, start: pd.DataFrame) -> list[str]:
     return signs
 
 
-def _still(own: pd.DataFrame) -> bool:
+def _stillness(own: pd.DataFrame) -> str:
+    """KL in words where it is as good as none (with its upper end: few answers tell little), or nothing."""
     kl = own[(own["metric"] == "kl") & own["mean"].notna()]
-    reach = kl[["mean", "mean_low", "mean_high"]].abs().max(axis=1)
-    return bool(len(kl) and (reach < NO_MOVE_NATS).all())
+    if kl.empty or not (kl["mean"].abs() < NO_MOVE_NATS).all():
+        return ""
+    show = describe("kl").show
+    most = kl["mean_high"].max()
+    return f"{show(kl['mean'].abs().max())} nats" + ("" if pd.isna(most) else f", at most {show(most)}")
 
 
 def flags(cells: pd.DataFrame) -> list[str]:
@@ -63,11 +67,11 @@ def flags(cells: pd.DataFrame) -> list[str]:
             signs = _signs(own, start)
             if signs:
                 gone.append(f"{name} ({', '.join(signs)})")
-            elif _still(own):
-                still.append(name)
+            elif _stillness(own):
+                still.append(f"{name} ({_stillness(own)})")
     found = []
     if gone:
         found.append(f"Left the language of the start, so that rewards and win rates mean little: {'; '.join(gone)}.")
     if still:
-        found.append(f"Hardly moved (KL below {NO_MOVE_NATS:g} nats): {'; '.join(still)}.")
+        found.append(f"Hardly moved, by a KL below {NO_MOVE_NATS:g} nats: {'; '.join(still)}.")
     return found
