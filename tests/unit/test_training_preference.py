@@ -134,14 +134,13 @@ def _series(log: pd.DataFrame, quantity: str) -> list[float]:
 
 
 class _Gradients(TrainerCallback):
-    """Keeps the gradient of the first optimiser step."""
+    """Keeps the gradient of every optimiser step."""
 
     def __init__(self) -> None:
-        self.first: torch.Tensor | None = None
+        self.steps: list[torch.Tensor] = []
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        if self.first is None:
-            self.first = torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None])
+        self.steps.append(torch.cat([p.grad.flatten().clone() for p in model.parameters() if p.grad is not None]))
 
 
 class _Killed(Exception):
@@ -243,31 +242,30 @@ def test_zero_epochs_save_the_start(setting: dict[str, Any], tmp_path: Path) -> 
 @pytest.mark.parametrize("tuning", [LORA, Full()], ids=["lora", "full"])
 @pytest.mark.parametrize("name", ["dpo", "ipo", "needy", "beta_dpo", "mixdpo", "kto"])
 def test_the_optimiser_batch_is_the_unit(setting: dict[str, Any], tmp_path: Path, name: str, tuning: Any) -> None:
-    """Gradient of the first step and loss of every step, for micro-batches 8 x 1, 4 x 2 and 1 x 8."""
-    losses, gradients = [], []
-    for micro in (8, 4, 1):
+    """Gradient, loss and batch statistics of every step, for micro-batches 1 x 16, 4 x 4 and 16 x 1."""
+    runs = []
+    for micro in (16, 4, 1):
         keep = _Gradients()
         log = _train(
             setting,
             tmp_path / str(micro),
             name,
-            micro_batch_size=micro,
             tuning=tuning,
-            epochs=1,
-            max_grad_norm=1e9,
-            warmup_fraction=0.0,
             callbacks=(keep,),
+            **{"batch_size": 16, "micro_batch_size": micro, "epochs": 3, "max_grad_norm": 1e9, "warmup_fraction": 0.0},
         )
-        losses.append([_series(log, quantity) for quantity in ("loss", "reward_margin", "logp_chosen")])
-        gradients.append(keep.first)
-    scale = gradients[0].abs().max()
-    assert scale > 0
-    for gradient in gradients[1:]:
-        assert ((gradient - gradients[0]).abs().max() / scale).item() < 1e-5
-    for values in losses[1:]:
-        np.testing.assert_allclose(values[0], losses[0][0], rtol=1e-5)
-        np.testing.assert_allclose(values[2], losses[0][2], rtol=1e-5)
-        np.testing.assert_allclose(values[1], losses[0][1], rtol=1e-4, atol=1e-5)
+        runs.append((log, keep.steps))
+    whole, gradients = runs[0]
+    assert len(gradients) == 3
+    statistics = ("loss", "logp_chosen", "beta", "ema_mean", "ema_std", "kl_chosen", "frac_sft")
+    for log, found in runs[1:]:
+        for gradient, expected in zip(found, gradients, strict=True):
+            assert ((gradient - expected).abs().max() / expected.abs().max()).item() < 1e-5
+        for quantity in statistics:
+            values, expected = _series(log, quantity), _series(whole, quantity)
+            np.testing.assert_allclose(values, expected, rtol=1e-5, atol=0 if quantity in ("loss", "beta") else 1e-5)
+        margins = [_series(one, "reward_margin") for one in (log, whole)]
+        np.testing.assert_allclose(*margins, rtol=1e-4, atol=1e-5)
 
 
 def test_a_planned_order_is_followed(setting: dict[str, Any], tmp_path: Path) -> None:
