@@ -5,6 +5,8 @@ BIN := .venv/bin
 # One compute thread a process: tiny models are slower with two, and the number of threads is part of a result.
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# A study starts dozens of processes. Where this is set, each would compile torch, transformers and TRL again (8 s).
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test small setup test-fast lint format lock schemas report clean help
 
