@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from dag_tools import make_project, planned, snakemake
+from dag_tools import ROOT, make_project, planned, snakemake, toy_study, write_config
 from marginbench.files import read_json, read_jsonl
 from marginbench.records import ALL_TABLES, read_table
 
@@ -22,6 +23,11 @@ RUN = Path("results/quickstart/toy_high/toy_llama")
 def projects(tmp_path_factory):
     """Two clean projects in different folders, each run to the end on one core."""
     folders = [make_project(tmp_path_factory.mktemp(name) / name) for name in ("first", "second")]
+    study = toy_study("reviews.csv")
+    study["methods"]["newcomer"] = {"method": "exponential", "params": {"beta": 0.2}}
+    for folder in folders:  # a method that somebody adds: its file and an entry, no other edit
+        shutil.copy(ROOT / "tests/fixtures/exponential.py", folder / "workflow/marginbench/methods")
+        write_config(folder, study)
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(lambda folder: snakemake(folder, "--cores", "1"), folders))
     for folder, result in zip(folders, results, strict=True):
@@ -38,6 +44,17 @@ def test_two_clean_runs_give_the_same_bytes(projects):
     for name in names:
         one, two = (folder / "results" / "quickstart" / name for folder in (first, second))
         assert one.read_bytes() == two.read_bytes(), name
+
+
+def test_a_method_file_that_was_added_is_run_and_reported(projects):
+    results = projects[0] / "results" / "quickstart"
+    spec = read_json(projects[0] / RUN / "newcomer" / "seed0" / "spec.json")
+    assert spec["method"]["params"]["beta"] == 0.2
+    log = pd.read_parquet(projects[0] / RUN / "newcomer" / "seed0" / "train.parquet")
+    assert log[(log["step"] == 1) & (log["quantity"] == "loss")]["value"].item() == pytest.approx(1, abs=1e-5)
+    metrics = pd.read_csv(results / "metrics.csv")
+    assert set(metrics[metrics["method"] == "newcomer"]["metric"]) == set(metrics[metrics["method"] == "dpo"]["metric"])
+    assert "newcomer" in (results / "table.md").read_text()
 
 
 def test_a_second_run_has_nothing_to_do(projects):

@@ -41,7 +41,7 @@ def build_spec(
         wildcards: study, dataset, model, method, seed.
         method: name and parameters, defaults filled in.
         training: optimiser settings; None for the SFT start, which is not trained further.
-        n_train_pairs: preference pairs that training saw.
+        n_train_pairs: preference pairs that a pass goes through, those kept by the method.
         inputs: name -> content hash of what the run read.
         template_hash: chat template and special tokens (models.template).
         code: hash of the code that trained.

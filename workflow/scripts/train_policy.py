@@ -11,7 +11,6 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
     from marginbench.models.loading import load_tokenizer
     from marginbench.models.manifest import read_manifest
     from marginbench.models.template import template_hash
-    from marginbench.records import PAIR_TOKENS, read_table
     from marginbench.spec import build_spec
     from marginbench.training.launch import PolicyRun, launch
 
@@ -38,7 +37,7 @@ with job(name, snakemake.log[0], snakemake.threads) as progress:
         wildcards=dict(snakemake.wildcards.items()),
         method=params.method,
         training=params.training,
-        n_train_pairs=len(read_table(inputs.tokens, PAIR_TOKENS)),
+        n_train_pairs=read_manifest(snakemake.output.manifest).facts["plan"]["pairs"],
         inputs={
             "start": read_manifest(inputs.start).weights_hash,
             "tokens": file_sha256(inputs.tokens),
