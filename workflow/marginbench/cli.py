@@ -140,7 +140,8 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _loss(arguments: argparse.Namespace) -> int:
-    from marginbench.methods.evaluate import evaluate, parse_settings, read_batches
+    from marginbench.discovery import parse_settings
+    from marginbench.methods.evaluate import evaluate, read_batches
     from marginbench.methods.registry import load_method
 
     method = load_method(arguments.method, parse_settings(arguments.settings))
