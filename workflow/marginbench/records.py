@@ -81,6 +81,19 @@ def _wrong_margins(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
     return wrong, "digest is not that of this pair and its scores; margins were changed or moved between pairs"
 
 
+ONLINE_RUN = ["study", "dataset", "model", "labeller", "arm", "seed"]
+ONLINE_BUDGETS = ["labels", "completions", "generated_tokens", "seconds"]
+
+
+def _wrong_budgets(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
+    rounds = frame.groupby([*ONLINE_RUN, "round"])[ONLINE_BUDGETS]
+    wrong = (rounds.transform("min") != rounds.transform("max")).any(axis=1)
+    first = frame.drop_duplicates([*ONLINE_RUN, "round"]).sort_values("round")
+    fallen = (first.groupby(ONLINE_RUN)[ONLINE_BUDGETS].diff() < 0).any(axis=1)
+    wrong.loc[fallen[fallen].index] = True
+    return wrong.to_numpy(), "what a run has spent must be one number per round, and not fall from round to round"
+
+
 TEXTS = Table(
     "texts",
     "a text of a corpus with the role it plays",
@@ -218,6 +231,32 @@ METRICS = Table(
     ),
 )
 
+ONLINE_METRICS = Table(
+    "online_metrics",
+    "one measured value of one online run after some of its rounds, with what it had spent until then",
+    (*ONLINE_RUN, "round", "metric", "judge"),
+    _columns(
+        study=Column(STRING, "study id"),
+        dataset=Column(STRING, "dataset id"),
+        model=Column(STRING, "model id"),
+        labeller=Column(STRING, "what labels in the loop; the judge's id where the same thing also evaluates"),
+        arm=Column(STRING, "selection strategy: entry of the study"),
+        seed=Column(INT, "training seed; both arms of a seed meet the same pools"),
+        round=Column(INT, "finished rounds; 0 is the SFT start"),
+        metric=Column(
+            STRING, "what was measured, as in metrics: win_rate against the SFT start, a capability task, ..."
+        ),
+        judge=Column(STRING, "judge id; empty where no judge was asked"),
+        value=Column(FLOAT, "the value, in the unit of metrics; null when it could not be measured", nullable=True),
+        labels=Column(INT, "labels asked for in the loop since the start; evaluation is never counted"),
+        completions=Column(INT, "completions generated in the loop since the start"),
+        generated_tokens=Column(INT, "tokens generated in the loop since the start"),
+        seconds=Column(FLOAT, "wall-clock seconds of the loop since the start, evaluation left out"),
+    ),
+    _wrong_budgets,
+)
+
+# Tables that rules write. ONLINE_METRICS joins them with the rule that writes it.
 ALL_TABLES = (TEXTS, CANDIDATES, PAIRS, PAIR_TOKENS, REFERENCE, MARGINS, TRAIN_LOG, ANSWER_SCORES, METRICS)
 
 
