@@ -90,6 +90,19 @@ def _wrong_rounds(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
     return wrong, "a selected prompt has two labelled answers, one preferred, and no other answer has a label"
 
 
+ONLINE_RUN = ["study", "dataset", "model", "labeller", "arm", "seed"]
+ONLINE_BUDGETS = ["labels", "completions", "generated_tokens", "seconds"]
+
+
+def _wrong_budgets(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
+    rounds = frame.groupby([*ONLINE_RUN, "round"])[ONLINE_BUDGETS]
+    wrong = (rounds.transform("min") != rounds.transform("max")).any(axis=1)
+    first = frame.drop_duplicates([*ONLINE_RUN, "round"]).sort_values("round")
+    fallen = (first.groupby(ONLINE_RUN)[ONLINE_BUDGETS].diff() < 0).any(axis=1)
+    wrong.loc[fallen[fallen].index] = True
+    return wrong.to_numpy(), "what a run has spent must be one number per round, and not fall from round to round"
+
+
 TEXTS = Table(
     "texts",
     "a text of a corpus with the role it plays",
@@ -267,23 +280,27 @@ ONLINE_COSTS = Table(
 
 ONLINE_METRICS = Table(
     "online_metrics",
-    "one measured value of one online run after so many rounds",
-    ("study", "dataset", "model", "arm", "seed", "round", "metric", "judge"),
+    "one measured value of one online run after some of its rounds, with what it had spent until then",
+    (*ONLINE_RUN, "round", "metric", "judge"),
     _columns(
         study=Column(STRING, "study id"),
         dataset=Column(STRING, "dataset id"),
         model=Column(STRING, "model id"),
-        arm=Column(STRING, "entry of the comparison: a strategy with its parameters"),
-        seed=Column(INT, "training seed"),
-        round=Column(INT, "rounds that were done; 0 is the start"),
-        metric=Column(STRING, "win_rate | null_verdicts | length | eos_rate | kl | capability task"),
-        judge=Column(STRING, "who compared the answers with the start's; empty where nobody was asked"),
-        value=Column(FLOAT, "the value; null when it could not be measured", nullable=True),
-        labels=Column(INT, "pairs labelled until then"),
-        completions=Column(INT, "answers sampled for training until then, those of evaluations not counted"),
-        generated_tokens=Column(INT, "their tokens"),
-        seconds=Column(FLOAT, "wall clock of training until then, evaluations not counted"),
+        labeller=Column(STRING, "what labels in the loop; the judge's id where the same thing also evaluates"),
+        arm=Column(STRING, "selection strategy: entry of the study"),
+        seed=Column(INT, "training seed; both arms of a seed meet the same pools"),
+        round=Column(INT, "finished rounds; 0 is the SFT start"),
+        metric=Column(
+            STRING, "what was measured, as in metrics: win_rate against the SFT start, a capability task, ..."
+        ),
+        judge=Column(STRING, "judge id; empty where no judge was asked"),
+        value=Column(FLOAT, "the value, in the unit of metrics; null when it could not be measured", nullable=True),
+        labels=Column(INT, "labels asked for in the loop since the start; evaluation is never counted"),
+        completions=Column(INT, "completions generated in the loop since the start"),
+        generated_tokens=Column(INT, "tokens generated in the loop since the start"),
+        seconds=Column(FLOAT, "wall-clock seconds of the loop since the start, evaluation left out"),
     ),
+    _wrong_budgets,
 )
 
 ALL_TABLES = (

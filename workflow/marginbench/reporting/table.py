@@ -61,9 +61,10 @@ def _markdown(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _markdown_panel(panel: Panel) -> list[str]:
+def markdown_panel(panel: Panel, first: str = "method") -> list[str]:
+    """Lines of a GitHub table; `first` is the head of the column that names the rows."""
     lines = [f"**{_markdown(panel.title)}**", ""]
-    lines.append("| " + " | ".join(["method", *map(_markdown, panel.heads)]) + " |")
+    lines.append("| " + " | ".join([first, *map(_markdown, panel.heads)]) + " |")
     lines.append("|" + "|".join(["---"] + ["---:"] * len(panel.heads)) + "|")
     for method, row in panel.rows:
         lines.append("| " + " | ".join([_markdown(method_label(method)), *(cell.line for cell in row)]) + " |")
@@ -74,11 +75,11 @@ def to_markdown(cells: pd.DataFrame, shared: dict[str, Any], claims: pd.DataFram
     """The panels as GitHub tables, what is claimed, remarks and shared stages below."""
     lines = [f"# {shared['title']}", ""]
     for panel in panels(cells):
-        lines += _markdown_panel(panel)
+        lines += markdown_panel(panel)
     lines.append("Value [interval]; Δ: difference to the SFT start, paired; ↑ ↓: which direction is better.")
     lines += ["", *(f"- {note}" for note in notes(cells, shared)), ""]
     for panel in claim_panels(claims):
-        lines += _markdown_panel(panel)
+        lines += markdown_panel(panel)
     claimed = claim_lines(claims)
     if claimed:
         lines += [*(f"- {line}" for line in claimed), ""]
