@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from marginbench.arms import check_arms
 from marginbench.capability.tasks import known_tasks
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
@@ -92,11 +93,12 @@ def load_studies(
 
 def check_study(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> None:
     """Everything about a study that its shape does not tell. Raises UserError."""
-    for section in ("datasets", "methods", "models"):
+    for section in ("datasets", "methods", "arms", "models"):
         for taken in sorted(RESERVED_IDS & set(getattr(study, section))):
             raise UserError(f"{where}: {section}.{taken}: `{taken}` is a reserved name; choose another id")
     _check_data(study, where)
     _check_methods(study, where)
+    check_arms(study, where, judges)
     check_scorers(study, where)
     for judge in study.judges:
         if judge not in judges:

@@ -137,7 +137,11 @@ def _check(arguments: argparse.Namespace) -> int:
     judges = load_judges(ROOT / "resources" / "judges.yaml")
     studies = load_studies(read_yaml(ROOT / "config.yaml"), [arguments.file], judges)
     study = list(studies.values())[-1]
-    runs = len(study.datasets) * len(study.models) * sum(len(study.seeds_of(method)) for method in study.methods)
+    runs = (
+        len(study.datasets)
+        * len(study.models)
+        * sum(len(study.seeds_of(entry)) for entry in [*study.methods, *study.arms])
+    )
     print(f"{arguments.file}: study `{study.study}` is valid: {runs} training runs", file=sys.stderr)
     return 0
 

@@ -13,6 +13,7 @@ from marginbench.identity import code_hash
 from marginbench.judging.spec import JudgeSpec, load_judges
 from marginbench.methods.registry import check_params, method_file
 from marginbench.scorers import implicit_beta, scorer_of, scorers_of
+from marginbench.selection.registry import load_strategy, strategy_file
 from marginbench.study import START, ReviewsCorpus, Study
 
 SHARED = "shared"
@@ -61,13 +62,18 @@ class Plan:
             "corpus": any_of(c for s in studies for c in s.corpora),
             "dataset": any_of(d for s in studies for d in s.datasets),
             "model": any_of(m for s in studies for m in s.models),
-            "method": any_of([START, *(m for s in studies for m in s.methods)]),
+            "method": any_of([START, *(m for s in studies for m in [*s.methods, *s.arms])]),
             "generation": any_of(g for s in studies for g in s.generations),
             "bench": any_of(b for s in studies for b in s.benchmarks),
             "judge": any_of(j for s in studies for j in s.judges),
             "shared": rf"{SHARED}(-seed\d+)?",
             "seed": r"\d+",
         }
+
+    def kind(self, section: str) -> str:
+        """Regular expression of the ids under `methods` or `arms` of any study; without any it matches nothing."""
+        names = sorted({name for study in self.studies.values() for name in getattr(study, section)})
+        return "|".join(names) or "(?!)"
 
     def shared(self, study: str, seed: int | str) -> str:
         """The shared folder that a seed's runs start from."""
@@ -174,12 +180,31 @@ class Plan:
 
     def judge_weights(self, wildcards: Any) -> list[str]:
         """What a local judge serves: the corpus's independent classifier, or a model of its own."""
-        judge = self.judges[wildcards.judge]
+        return self._judge_weights(wildcards, wildcards.judge)
+
+    def _judge_weights(self, wildcards: Any, judge_id: str) -> list[str]:
+        judge = self.judges[judge_id]
         if judge.backend == "classifier":
             return [f"{self.corpus_folder(wildcards)}/classifiers/judge.npz"]
         if judge.backend == "causal_lm":
-            return [f"{self.results}/{wildcards.study}/judges/{wildcards.judge}/manifest.json"]
+            return [f"{self.results}/{wildcards.study}/judges/{judge_id}/manifest.json"]
         return []
+
+    def labeller_weights(self, wildcards: Any) -> list[str]:
+        """What the labeller of an arm scores with."""
+        labeller = self.studies[wildcards.study].arms[wildcards.method].labeller
+        if labeller == "ground_truth":
+            return [f"{self.corpus_folder(wildcards)}/classifiers/ground_truth.npz"]
+        if labeller == "reward_model":
+            return [f"{self.cell(wildcards)}/reward_model/manifest.json"]
+        if labeller == "hub_reward_model":
+            return [self.sanity_set(wildcards)]
+        return self._judge_weights(wildcards, labeller)
+
+    def judges_weights(self, wildcards: Any) -> list[str]:
+        """What the study's judges serve, in their order; nothing for a judge that is elsewhere."""
+        judges = self.studies[wildcards.study].judges
+        return [path for judge in judges for path in self._judge_weights(wildcards, judge)]
 
     # --- narrow parameters --------------------------------------------------------------------------------------
 
@@ -313,7 +338,7 @@ class Plan:
             "seeds": study.seeds,
             "reseed": study.reseed,
             "confidence": study.confidence,
-            "methods": [START, *study.methods],
+            "methods": [START, *study.methods, *study.arms],
             "judges": study.judges,
             "generations": list(study.generations),
             "tasks": list(study.capability.tasks),
@@ -329,6 +354,54 @@ class Plan:
             "level": study.claims.level or round(1 - study.confidence, 12),
         }
 
+    def arm_params(self, wildcards: Any) -> dict[str, Any]:
+        """Everything of an arm that its run reads."""
+        study = self.study(wildcards)
+        arm = study.arms[wildcards.method]
+        strategy = load_strategy(arm.strategy, arm.params)
+        judges = {name: judge.model_dump(mode="json") for name, judge in self.judges.items()}
+        return {
+            "strategy": {"name": arm.strategy, "params": strategy.params.model_dump(mode="json")},
+            "method": {
+                "name": arm.method,
+                "params": check_params(arm.method, arm.method_params).model_dump(mode="json"),
+            },
+            "labeller": arm.labeller,
+            "labeller_judge": judges.get(arm.labeller),
+            "hub_reward_model": self.hub_reward_params(wildcards) if arm.labeller == "hub_reward_model" else None,
+            "judges": [judges[judge] for judge in study.judges],
+            "online": study.arm_online(wildcards.method).model_dump(mode="json"),
+            "training": study.arm_training(wildcards.method).model_dump(mode="json"),
+            "capability": study.capability.model_dump(mode="json"),
+            "prompts": max(benchmark.prompts for benchmark in study.benchmarks.values()),
+        }
+
+    def arm_code(self, wildcards: Any) -> str:
+        """As `code`, with the files of the strategy and of the method."""
+        arm = self.study(wildcards).arms[wildcards.method]
+        return code_hash(self.scripts / "train_online.py", method_file(arm.method), strategy_file(arm.strategy))
+
+    def online_params(self, wildcards: Any) -> dict[str, Any]:
+        """What the table of an online study reads: arms in order, tests, confidence."""
+        study = self.study(wildcards)
+        return {
+            "arms": list(study.arms),
+            "confidence": study.confidence,
+            "judges": study.judges,
+            "tasks": list(study.capability.tasks),
+            "equivalence": study.equivalence.model_dump(mode="json"),
+        }
+
+    def online_metrics(self, wildcards: Any) -> list[str]:
+        """The measured path of every online run of a study."""
+        study = self.study(wildcards)
+        runs = [run for run in self.runs(wildcards.study) if run["method"] in study.arms]
+        return [run["train"].replace("train.parquet", "online_metrics.parquet") for run in runs]
+
+    def has_arms(self, study: str) -> bool:
+        """Whether a study trains online."""
+        return bool(self.studies[study].arms)
+
     # --- everything of a study ----------------------------------------------------------------------------------
 
     def runs(self, study_id: str) -> list[dict[str, Any]]:
@@ -337,7 +410,7 @@ class Plan:
         runs = []
         for dataset in study.datasets:
             for model in study.models:
-                for method in [START, *study.methods]:
+                for method in [START, *study.methods, *study.arms]:
                     for seed in study.seeds_of(method):
                         runs.append(self._run_files(study_id, dataset, model, method, seed))
         return runs
@@ -357,7 +430,7 @@ class Plan:
             "method": method,
             "seed": seed,
             "spec": f"{folder}/spec.json",
-            "train": None if method == START else f"{folder}/train.parquet",
+            "train": None if method == START else f"{folder}/{'policy/' * (method in study.arms)}train.parquet",
             "answer_scores": {f"{g}/{b}": f"{folder}/answer_scores/{g}/{b}.parquet" for g, b in pairs},
             "annotations": {key: f"{folder}/annotations/{key}.json" for key in judged},
             "scores": {key: f"{folder}/scores/{key}.json" for key in judged},

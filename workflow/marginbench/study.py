@@ -321,6 +321,35 @@ class Method(Section):
     )
 
 
+class Arm(Section):
+    """One arm of an online comparison: which pairs are labelled, by whom, and what is trained on them."""
+
+    strategy: Id = Field(description="Name of a file in workflow/marginbench/selection.")
+    params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the strategy.")
+    labeller: Id = Field(
+        "reward_model",
+        description="Who labels in the loop: `ground_truth`, `reward_model`, `hub_reward_model`, or a judge's id.",
+    )
+    method: Id = Field("dpo", description="The loss: a file in workflow/marginbench/methods that needs no margins.")
+    method_params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the method.")
+    online: dict[str, Any] = Field(default_factory=dict, description="Overrides of keys of `online`.")
+    training: dict[str, Any] = Field(default_factory=dict, description="Overrides of keys of `training`.")
+    seeds: list[Count] | None = Field(
+        None, min_length=1, description="Some of the study's seeds, where an arm needs fewer; null takes all."
+    )
+
+
+class Equivalence(Section):
+    """Which arms are asked to be equivalent, stated before the run: TOST paired by seed (statistics.equivalence)."""
+
+    pairs: list[tuple[Id, Id]] = Field(default_factory=list, description="(arm, other arm), e.g. [[apl, random]].")
+    margins: dict[Id, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=lambda: {"win_rate": 5.0},
+        description="Metric -> equivalence margin, in the metric's unit as stored (win rates in per cent).",
+    )
+    alpha: Fraction = Field(0.05, description="Level of each one-sided test.")
+
+
 class Benchmark(Section):
     """A set of prompts that is answered and judged."""
 
@@ -399,7 +428,10 @@ class Study(Section):
         None, description="The reward model of scorer `hub_reward_model`."
     )
     training: Optimisation = Field(description="Training of every method, unless the method overrides a key.")
-    methods: dict[Id, Method] = Field(min_length=1, description="Entries of the comparison, by id.")
+    methods: dict[Id, Method] = Field(default_factory=dict, description="Entries of the comparison, by id.")
+    online: Online = Field(default_factory=Online, description="Sizes of the online loop; read where there are arms.")
+    arms: dict[Id, Arm] = Field(default_factory=dict, description="Online entries of the comparison, by id.")
+    equivalence: Equivalence = Field(default_factory=Equivalence, description="Tests between arms.")
     generations: dict[Id, Decoding] = Field(min_length=1, description="How answers are sampled, by id.")
     benchmarks: dict[Literal["in_domain"], Benchmark] = Field(min_length=1, description="What is answered and judged.")
     judges: list[Id] = Field(min_length=1, description="Ids from resources/judges.yaml; the first is the headline.")
@@ -411,19 +443,25 @@ class Study(Section):
     def _no_repeats(self) -> "Study":
         for name in ("seeds", "reseed", "margins", "judges"):
             _refuse_repeats(name, getattr(self, name))
-        for name, entry in self.methods.items():
+        if not self.methods and not self.arms:
+            raise ValueError("`methods` and `arms` are both empty; name at least one entry")
+        both = sorted(set(self.methods) & set(self.arms))
+        if both:
+            raise ValueError(f"`{both[0]}` is an id under `methods` and under `arms`; rename one of them")
+        entries = [("methods", self.methods), ("arms", self.arms)]
+        for at, entry in [(f"{at}.{name}", entry) for at, group in entries for name, entry in group.items()]:
             foreign = [str(seed) for seed in entry.seeds or [] if seed not in self.seeds]
             if foreign:
                 raise ValueError(
-                    f"`methods.{name}.seeds` lists {', '.join(foreign)}, which the study's seeds lack; take some of "
+                    f"`{at}.seeds` lists {', '.join(foreign)}, which the study's seeds lack; take some of "
                     f"{self.seeds}, or leave it out for all"
                 )
-            _refuse_repeats(f"methods.{name}.seeds", entry.seeds or [])
+            _refuse_repeats(f"{at}.seeds", entry.seeds or [])
         return self
 
     def seeds_of(self, method_id: str) -> list[int]:
         """The training seeds of an entry; the start answers under all of the study's."""
-        entry = self.methods.get(method_id)
+        entry = self.methods.get(method_id) or self.arms.get(method_id)
         return list(entry.seeds if entry and entry.seeds is not None else self.seeds)
 
     @property
@@ -442,6 +480,14 @@ class Study(Section):
     def training_of(self, method_id: str) -> Optimisation:
         """The optimiser settings of one method: the study's, with the method's overrides on top."""
         return self._overridden(self.methods[method_id].training)
+
+    def arm_training(self, arm_id: str) -> Optimisation:
+        """The optimiser settings of an online arm."""
+        return self._overridden(self.arms[arm_id].training)
+
+    def arm_online(self, arm_id: str) -> Online:
+        """The sizes of the loop of an arm: the study's, with the arm's overrides on top."""
+        return Online.model_validate({**self.online.model_dump(), **self.arms[arm_id].online})
 
     def held_out_training(self) -> Optimisation:
         """The optimiser settings of the runs behind the scorer `held_out_loss`."""

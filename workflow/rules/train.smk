@@ -39,13 +39,15 @@ rule train_policy:
         margins=PLAN.margins_of_method,
         start=PLAN.start_manifest,
     output:
-        manifest="<trained_run>/policy/manifest.json",
-        spec="<trained_run>/spec.json",
-        log="<trained_run>/train.parquet",
+        manifest="<run>/policy/manifest.json",
+        spec="<run>/spec.json",
+        log="<run>/train.parquet",
     log:
         "logs/{study}/train_policy/{dataset}-{model}-{method}-seed{seed}.log",
     benchmark:
         "<study>/benchmarks/train_policy/{dataset}-{model}-{method}-seed{seed}.jsonl"
+    wildcard_constraints:
+        method=PLAN.kind("methods"),
     priority: 50
     conda:
         "../../envs/train.yaml"

@@ -28,9 +28,9 @@ def due(done: int, every: int, rounds: int) -> bool:
 
 
 def win_rate(credits: Sequence[float | None]) -> float | None:
-    """Share of comparisons won, a tie counting half; comparisons without a verdict are left out. None without any."""
+    """Comparisons won, in per cent, a tie counting half; those without a verdict are left out. None without any."""
     read = [credit for credit in credits if credit is not None]
-    return math.fsum(read) / len(read) if read else None
+    return 100 * math.fsum(read) / len(read) if read else None
 
 
 def questions(prompts: pd.DataFrame, answers: Sequence[Candidate], baseline: Sequence[Candidate]) -> list[Question]:
@@ -88,7 +88,7 @@ class Evaluation:
             credits = [verdict.credit for verdict in judge.compare(asked)]
             rows.append(_row("win_rate", win_rate(credits), judge.id))
             rows.append(_row("null_verdicts", float(sum(credit is None for credit in credits)), judge.id))
-        rows.append(_row("length", _mean([len(a.token_ids) - a.ended for a in answers])))
+        rows.append(_row("answer_tokens", _mean([len(a.token_ids) - a.ended for a in answers])))
         rows.append(_row("eos_rate", _mean([float(a.ended) for a in answers])))
         rows.append(_row("kl", self._kl(answers, cost)))
         return rows + self._tasks()

@@ -124,7 +124,7 @@ def train_online(
         log = pd.DataFrame(rounds.log, columns=list(TRAIN_LOG.columns))
         tables = [(ROUNDS, table), (ONLINE_COSTS, pd.DataFrame(ledger.rows())), (TRAIN_LOG, log)]
         folders.write(number, tables, tensors, {**facts, "evaluation": measured})
-    metrics = _metrics(folders, plan.rounds, study_id, dataset_id, model_id, arm, seed)
+    metrics = _metrics(folders, plan.rounds, study_id, dataset_id, model_id, labeller.id, arm, seed)
     for table in (ROUNDS, ONLINE_COSTS, TRAIN_LOG):
         write_table(folders.table(table, plan.rounds), out_dir / f"{table.name}.parquet", table)
     write_table(metrics, out_dir / f"{ONLINE_METRICS.name}.parquet", ONLINE_METRICS)
@@ -181,10 +181,10 @@ def _evaluate_start(evaluation: Evaluation, folders: RoundFolders) -> list[Candi
 
 
 def _metrics(
-    folders: RoundFolders, rounds: int, study: str, dataset: str, model: str, arm: str, seed: int
+    folders: RoundFolders, rounds: int, study: str, dataset: str, model: str, labeller: str, arm: str, seed: int
 ) -> pd.DataFrame:
     costs = folders.table(ONLINE_COSTS, rounds)
-    axes = {"study": study, "dataset": dataset, "model": model, "arm": arm, "seed": seed}
+    axes = {"study": study, "dataset": dataset, "model": model, "labeller": labeller, "arm": arm, "seed": seed}
     rows = [
         {**axes, "round": number, **measured, **spent(costs, number)}
         for number in range(rounds + 1)

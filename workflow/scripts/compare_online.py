@@ -1,0 +1,21 @@
+"""compare_online: every online run's path, what it spent, and whether arms are equivalent at equal budgets."""
+
+from marginbench.job import job
+
+with job("compare_online", snakemake.log[0], snakemake.threads):
+    import pandas as pd
+    from marginbench.records import ONLINE_METRICS, read_table, write_table
+    from marginbench.reporting.dissociation import plot_dissociation
+    from marginbench.reporting.metrics import write_csv
+    from marginbench.reporting.online import compare_online
+    from marginbench.reporting.online_table import write_online
+
+    study, output = snakemake.params.study, snakemake.output
+    frame = pd.concat([read_table(path, ONLINE_METRICS) for path in snakemake.input.runs], ignore_index=True)
+    write_table(frame, output.metrics, ONLINE_METRICS)
+    write_csv(frame, output.csv)
+    tests = study["equivalence"]
+    verdicts = compare_online(frame, [tuple(pair) for pair in tests["pairs"]], tests["margins"], tests["alpha"])
+    write_online(frame, verdicts, confidence=study["confidence"], md=output.md, csv=output.verdicts, arms=study["arms"])
+    paths = [output.dissociation, output.dissociation_pdf]
+    plot_dissociation(frame, paths, tasks=study["tasks"], judges=study["judges"], arms=study["arms"])
