@@ -167,7 +167,7 @@ def test_every_run_and_every_verdict_is_in_the_table(frame, verdicts):
             assert f"| {arm}, seed {seed} |" in text
     assert text.index("random, mean of 5") < text.index("apl, seed 0")
     for budget in ("equal rounds (20)", "equal labels (320)", "equal generated tokens (15,360)", "equal seconds (120)"):
-        assert f"| win rate, {JUDGE}, {budget} |" in text
+        assert f"| win rate (%), {JUDGE}, {budget} |" in text
     value, spent = at_last(frame, "apl").loc[0], "20 | 320 | 30,720 | 737,280 | 820 |"
     line = next(line for line in text.splitlines() if line.startswith("| apl, seed 0 "))
     assert f" {value:.1f} |" in line
@@ -265,7 +265,7 @@ def test_panels_of_the_labeller_are_marked(frame, drawn):
     axes = drawn[0].axes
     assert [axis.get_ylabel() for axis in axes[::2]] == [f"win rate (%), {LABELLER}", f"win rate (%), {JUDGE}"]
     assert [to_hex(axis.get_facecolor()) == FLATTERED for axis in axes] == [True, True, False, False]
-    assert ["judge = labeller" in axis.get_title("right") for axis in axes] == [False, True, False, False]
+    assert ["judged by it, too" in axis.get_title("left") for axis in axes] == [True, False, False, False]
 
 
 def test_the_figure_follows_the_data(frame, tmp_path):

@@ -112,12 +112,14 @@ def plot_dissociation(
                 if judge == labeller:
                     axis.set_facecolor(FLATTERED)
             line[0].set_ylabel(f"win rate (%), {judge}")
-            line[0].set_title(f"{dataset}, {model}, labelled by {labeller}", loc="left")
+            title = f"{dataset}, {model}, labelled by {labeller}"
             if judge == labeller:
-                line[-1].set_title("judge = labeller", loc="right", color=WARNING, fontweight="bold")
+                line[0].set_title(f"{title}\nand judged by it, too", loc="left", color=WARNING)
+            else:
+                line[0].set_title(title, loc="left")
         handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(len(handles), 5))
-        note = "A path is one seed: evaluations in the order of rounds, the last one large. Dashed: the SFT start."
+        note = "A path is one seed, in order of rounds; large: the last one. Dashed: SFT start."
         figure.supxlabel(note, fontsize=8, color=GREY, x=0.01, ha="left")
         save(figure, list(paths))
         plt.close(figure)

@@ -54,7 +54,7 @@ COLUMN_DOCS = {
     "p_difference": "two-sided p of no difference",
     "verdict": "`equivalent`, `different`, `equivalent and different`, or `undecided`",
     "reason": "why nothing was tested; else empty",
-    "smallest_margin": "smallest margin that these seeds would meet with 80 % power if the arms were equal, from their sd",
+    "smallest_margin": "margin that these seeds, with their sd, would just meet with 80 % power if the arms were equal",
 }
 VERDICT_COLUMNS = list(COLUMN_DOCS)
 NUMBERS = ["at", "ours_mean", "theirs_mean", "smallest_margin", "difference", "se", "df", "low", "high"]
