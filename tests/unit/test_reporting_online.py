@@ -215,7 +215,7 @@ def test_the_same_files_whatever_the_order_of_rows(frame, verdicts, tmp_path):
     for name, rows in (("a", frame), ("b", shuffled)):
         found = compare_online(rows, PAIR, MARGINS, 0.05)
         write_online(rows, found, confidence=0.95, md=tmp_path / f"{name}.md", csv=tmp_path / f"{name}.csv")
-        plot_dissociation(rows, [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"])
+        plot_dissociation(rows, [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"], tasks=["piqa"], judges=[JUDGE])
     for kind in ("md", "csv", "png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes(), kind
     back = pd.read_csv(tmp_path / "a.csv")
@@ -271,7 +271,7 @@ def test_panels_of_the_labeller_are_marked(frame, drawn):
 def test_the_figure_follows_the_data(frame, tmp_path):
     moved = frame.assign(value=frame["value"].where(frame["round"] < 20, frame["value"] * 1.01))
     for name, rows in (("a", frame), ("b", moved)):
-        plot_dissociation(rows, [tmp_path / f"{name}.svg"])
+        plot_dissociation(rows, [tmp_path / f"{name}.svg"], tasks=["piqa"], judges=[JUDGE])
     assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
 
 
