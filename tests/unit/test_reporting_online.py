@@ -167,7 +167,7 @@ def test_every_run_and_every_verdict_is_in_the_table(frame, verdicts):
             assert f"| {arm}, seed {seed} |" in text
     assert text.index("random, mean of 5") < text.index("apl, seed 0")
     for budget in ("equal rounds (20)", "equal labels (320)", "equal generated tokens (15,360)", "equal seconds (120)"):
-        assert f"| win rate, {JUDGE}, {budget} |" in text
+        assert f"| win rate (%), {JUDGE}, {budget} |" in text
     value, spent = at_last(frame, "apl").loc[0], "20 | 320 | 30,720 | 737,280 | 820 |"
     line = next(line for line in text.splitlines() if line.startswith("| apl, seed 0 "))
     assert f" {value:.1f} |" in line
@@ -215,7 +215,7 @@ def test_the_same_files_whatever_the_order_of_rows(frame, verdicts, tmp_path):
     for name, rows in (("a", frame), ("b", shuffled)):
         found = compare_online(rows, PAIR, MARGINS, 0.05)
         write_online(rows, found, confidence=0.95, md=tmp_path / f"{name}.md", csv=tmp_path / f"{name}.csv")
-        plot_dissociation(rows, [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"])
+        plot_dissociation(rows, [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"], tasks=["piqa"], judges=[JUDGE])
     for kind in ("md", "csv", "png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes(), kind
     back = pd.read_csv(tmp_path / "a.csv")
@@ -265,13 +265,13 @@ def test_panels_of_the_labeller_are_marked(frame, drawn):
     axes = drawn[0].axes
     assert [axis.get_ylabel() for axis in axes[::2]] == [f"win rate (%), {LABELLER}", f"win rate (%), {JUDGE}"]
     assert [to_hex(axis.get_facecolor()) == FLATTERED for axis in axes] == [True, True, False, False]
-    assert ["judge = labeller" in axis.get_title("right") for axis in axes] == [False, True, False, False]
+    assert ["judged by it, too" in axis.get_title("left") for axis in axes] == [True, False, False, False]
 
 
 def test_the_figure_follows_the_data(frame, tmp_path):
     moved = frame.assign(value=frame["value"].where(frame["round"] < 20, frame["value"] * 1.01))
     for name, rows in (("a", frame), ("b", moved)):
-        plot_dissociation(rows, [tmp_path / f"{name}.svg"])
+        plot_dissociation(rows, [tmp_path / f"{name}.svg"], tasks=["piqa"], judges=[JUDGE])
     assert (tmp_path / "a.svg").read_bytes() != (tmp_path / "b.svg").read_bytes()
 
 

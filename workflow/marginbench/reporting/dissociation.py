@@ -16,7 +16,6 @@ from marginbench.study import START
 
 FLATTERED = "#fdf3ea"
 """Background where the judge labelled the training pairs, too."""
-WARNING = "#D55E00"
 
 
 def points(rows: pd.DataFrame, judge: str, task: str) -> dict[tuple[str, int], pd.DataFrame]:
@@ -112,12 +111,11 @@ def plot_dissociation(
                 if judge == labeller:
                     axis.set_facecolor(FLATTERED)
             line[0].set_ylabel(f"win rate (%), {judge}")
-            line[0].set_title(f"{dataset}, {model}, labelled by {labeller}", loc="left")
-            if judge == labeller:
-                line[-1].set_title("judge = labeller", loc="right", color=WARNING, fontweight="bold")
+            too = "\nand judged by it, too" if judge == labeller else ""
+            line[0].set_title(f"{dataset}, {model}, labelled by {labeller}{too}", loc="left")
         handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(len(handles), 5))
-        note = "A path is one seed: evaluations in the order of rounds, the last one large. Dashed: the SFT start."
+        note = "A path is one seed, in order of rounds; large: the last one. Dashed: SFT start."
         figure.supxlabel(note, fontsize=8, color=GREY, x=0.01, ha="left")
         save(figure, list(paths))
         plt.close(figure)

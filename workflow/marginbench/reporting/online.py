@@ -4,6 +4,7 @@ Reads the ONLINE_METRICS frame (columns in `records.py`): a row per (run, evalua
 run had spent until then.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ COLUMN_DOCS = {
     "p_difference": "two-sided p of no difference",
     "verdict": "`equivalent`, `different`, `equivalent and different`, or `undecided`",
     "reason": "why nothing was tested; else empty",
-    "smallest_margin": "smallest margin that these seeds would meet with 80 % power if the arms were equal, from their sd",
+    "smallest_margin": "margin that these seeds, with their sd, would just meet with 80 % power if the arms were equal",
 }
 VERDICT_COLUMNS = list(COLUMN_DOCS)
 NUMBERS = ["at", "ours_mean", "theirs_mean", "smallest_margin", "difference", "se", "df", "low", "high"]
@@ -85,6 +86,8 @@ def _row(rows: pd.DataFrame, ours: str, theirs: str, budget: str, margin: float,
     found = equalise(_paths(rows, ours, budget), _paths(rows, theirs, budget))
     test = paired_equivalence(found.ours, found.theirs, margin, alpha)
     shared = found.ours.index.intersection(found.theirs.index)
+    sd = None if test.se is None else test.se * math.sqrt(test.n_seeds)
+    could_show = None if sd is None else smallest_margin(sd, test.n_seeds, alpha)
     return {
         "ours": ours,
         "theirs": theirs,
@@ -95,9 +98,7 @@ def _row(rows: pd.DataFrame, ours: str, theirs: str, budget: str, margin: float,
         "theirs_mean": found.theirs.loc[shared].mean(),
         "ours_from_start": found.from_start[0],
         "theirs_from_start": found.from_start[1],
-        "smallest_margin": None
-        if test.se is None
-        else smallest_margin(test.se * len(shared) ** 0.5, len(shared), alpha),
+        "smallest_margin": could_show,
         **{name: value for name, value in vars(test).items() if name in VERDICT_COLUMNS},
     }
 
@@ -124,7 +125,7 @@ def compare_online(
         for unknown in sorted(wanted - known):
             raise UserError(f"online comparison: no run has the {name} `{unknown}`; {nearest(unknown, known)}")
     for metric, margin in margins.items():
-        if not margin > 0:
+        if not 0 < margin < math.inf:
             raise UserError(f"online comparison: the margin of `{metric}` is {margin:g}; state one above 0")
     records = []
     for key, block in frame.groupby(CELL, sort=True):

@@ -13,7 +13,7 @@ from marginbench.reporting.online import BUDGETS, CELL, last_round
 from marginbench.reporting.table import markdown_panel
 from marginbench.statistics.agreement import difference_matrix
 from marginbench.statistics.equivalence import POWER
-from marginbench.statistics.intervals import seeds_interval
+from marginbench.statistics.intervals import MIN_SEEDS, seeds_interval
 
 MARK = "†"
 SPENT = {"round": "rounds", "labels": "labels", "completions": "completions"}
@@ -22,7 +22,7 @@ SPENT |= {"generated_tokens": "tokens", "seconds": "seconds"}
 
 def _name(metric: str, judge: str, labeller: str) -> str:
     """A metric in words with the judge behind it, marked where the judge labelled the training pairs."""
-    return ", ".join([describe(metric).label, *([judge] if judge else [])]) + MARK * (judge == labeller)
+    return ", ".join([describe(metric).head, *([judge] if judge else [])]) + MARK * (judge == labeller)
 
 
 def _title(key: Sequence[str]) -> str:
@@ -45,8 +45,7 @@ def runs_panel(rows: pd.DataFrame, title: str, confidence: float, arms: Sequence
     heads = []
     for metric, judge in measured:
         entry = describe(metric)
-        unit = f" ({entry.unit})" if entry.unit else ""
-        heads.append(f"{_name(metric, judge, labeller)}{unit} {entry.arrow}".strip())
+        heads.append(f"{_name(metric, judge, labeller)} {entry.arrow}".strip())
     lines = []
     found = sorted(set(rows["arm"]))
     for arm in [*(name for name in arms if name in found), *(name for name in found if name not in arms)]:
@@ -137,9 +136,11 @@ def verdict_notes(verdicts: pd.DataFrame) -> list[str]:
                 )
     untested = verdicts[verdicts["reason"] != ""]
     for reason, rows in untested.groupby("reason", sort=False):
-        names = dict.fromkeys(
-            f"{_name(r.metric, r.judge, r.labeller)}, equal {BUDGETS[r.budget][0]}" for r in rows.itertuples()
-        )
+        names = []
+        for (metric, judge, labeller), own in rows.groupby(["metric", "judge", "labeller"], sort=False):
+            equal = [BUDGETS[name][0] for name in BUDGETS if (own["budget"] == name).any()]
+            at = f" at equal {', '.join(equal)}" if len(equal) < len(BUDGETS) else ""
+            names.append(f"{_name(metric, judge, labeller)}, labelled by {labeller}{at}")
         notes.append(f"Not tested: {'; '.join(names)} ({reason}).")
     return notes
 
@@ -164,8 +165,9 @@ def online_markdown(frame: pd.DataFrame, verdicts: pd.DataFrame, confidence: flo
             title = f"{dataset}, {model}: {ours} − {theirs}, win rate (points), labeller by judge"
             panel = matrix_panel(rows, title, ours, theirs, confidence)
             lines += markdown_panel(panel, "labelled by") if panel else []
-    means = f"means with {100 * confidence:g} % t-intervals over seeds"
-    notes = [f"Runs at their last round; {means}. Spent in the loop: evaluation is not counted."]
+    matrix = " and matrix" if frame["labeller"].nunique() > 1 else ""
+    level = f"{100 * confidence:g} % t-intervals over {MIN_SEEDS} seeds or more"
+    notes = [f"Runs at their last round; means{matrix} with {level}. Spent in the loop: evaluation is not counted."]
     if (frame["judge"] == frame["labeller"]).any():
         notes.append(f"{MARK} This judge also labelled the training pairs: the arms were trained to please it.")
     lines += [f"- {note}" for note in [*notes, *verdict_notes(verdicts)]]

@@ -6,9 +6,10 @@ A difference that is not significant may only be badly measured; that two arms a
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 
 from marginbench.statistics.claims import PairedTest, seeds_test
 from marginbench.statistics.intervals import MIN_SEEDS
@@ -120,7 +121,7 @@ def tost_power(margin: float, se: float, df: int, alpha: float = 0.05, differenc
 
     def density(u: float) -> float:
         left = wide - needed * u
-        within = stats.norm.cdf(left - shift) - stats.norm.cdf(-left - shift)
+        within = special.ndtr(left - shift) - special.ndtr(-left - shift)
         return float(within * stats.chi.pdf(u * math.sqrt(df), df) * math.sqrt(df))
 
     low = float(stats.chi.ppf(NEGLIGIBLE, df)) / math.sqrt(df)
@@ -140,15 +141,20 @@ def _enough(power: float, df: int, needed: float) -> float:
     return needed * float(stats.chi.isf(miss, df)) / math.sqrt(df) + float(stats.norm.isf(miss / 2))
 
 
+@cache
+def _margin_ratio(df: int, alpha: float, power: float) -> float:
+    """Smallest margin in standard errors."""
+    most = _enough(power, df, float(stats.t.isf(alpha, df)))
+    return float(optimize.brentq(lambda wide: tost_power(wide, 1.0, df, alpha) - power, 1e-9, most))
+
+
 def smallest_margin(sd: float, seeds: int, alpha: float = 0.05, power: float = POWER) -> float:
     """Smallest margin within which `seeds` seeds would declare equivalence with this power, were the arms the same.
 
     `sd` is that of the per-seed differences. A root of `tost_power`, so exact for normal differences. It is what a
     study could have shown at all; from the sd of three seeds it is itself uncertain by a factor of two and more.
     """
-    se, df = _standard_error(sd, seeds, power), seeds - 1
-    most = _enough(power, df, float(stats.t.isf(alpha, df)))
-    return se * float(optimize.brentq(lambda wide: tost_power(wide, 1.0, df, alpha) - power, 1e-9, most))
+    return _standard_error(sd, seeds, power) * _margin_ratio(seeds - 1, alpha, power)
 
 
 def smallest_difference(sd: float, seeds: int, alpha: float = 0.05, power: float = POWER) -> float:
