@@ -22,7 +22,13 @@ NAMES = strategy_names()
 EXAMPLES = [(name, index) for name in NAMES for index in range(len(load_strategy(name).examples))]
 CASES = [*EXAMPLES, *((name, None) for name in NAMES)]
 COLUMNS = ("entropy", "margin", "embedding")
-SIZES = st.integers(1, 30).flatmap(lambda size: st.tuples(st.just(size), st.integers(1, size), st.integers(0, 10**6)))
+
+
+def _sizes(smallest: int) -> st.SearchStrategy[tuple[int, int, int]]:
+    """Rows, how many are taken, a seed."""
+    return st.integers(smallest, 30).flatmap(
+        lambda rows: st.tuples(st.just(rows), st.integers(1, rows), st.integers(0, 10**6))
+    )
 
 
 def _strategy(name: str, index: int | None) -> Strategy:
@@ -113,7 +119,7 @@ def test_example_holds(name: str, index: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
-@given(SIZES)
+@given(_sizes(1))
 @settings(max_examples=25, deadline=None)
 def test_n_different_prompts_of_the_pool_and_the_same_again(
     name: str, index: int | None, sizes: tuple[int, int, int]
@@ -134,7 +140,7 @@ def test_n_different_prompts_of_the_pool_and_the_same_again(
 
 
 @pytest.mark.parametrize(("name", "index"), CASES)
-@given(SIZES)
+@given(_sizes(3))  # two points are equally far from their mean: a tie
 @settings(max_examples=25, deadline=None)
 def test_the_order_of_the_rows_changes_nothing(name: str, index: int | None, sizes: tuple[int, int, int]) -> None:
     (rows, n, seed), strategy = sizes, _strategy(name, index)
