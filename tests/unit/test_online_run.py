@@ -74,8 +74,8 @@ def test_a_run_leaves_tables_that_keep_their_contract(whole, strategy, completio
     assert (last["completions"] == completions).all()
     assert (last["labels"] == 12).all()
     assert set(last.index) == {
-        *((metric, judge) for metric in ("win_rate", "null_verdicts") for judge in ("letters", "shorter")),
-        *((metric, "") for metric in ("length", "eos_rate", "kl")),
+        *((metric, judge) for metric in ("win_rate", "judge_null") for judge in ("letters", "shorter")),
+        *((metric, "") for metric in ("answer_tokens", "eos_rate", "kl")),
     }
     manifest = read_manifest(folder / "manifest.json", verify=True)
     assert manifest.facts["strategy"]["name"] == strategy
@@ -87,7 +87,7 @@ def test_the_start_draws_with_itself(whole):
     metrics = read_table(whole("apl") / "online_metrics.parquet", ONLINE_METRICS)
     assert metrics["round"].unique().tolist() == [0, 2, 3]
     start = metrics[metrics["round"] == 0].set_index(["metric", "judge"])["value"]
-    assert start["win_rate"].tolist() == [0.5, 0.5]
+    assert start["win_rate"].tolist() == [50.0, 50.0]
     assert start["kl", ""] == 0.0
     assert metrics[metrics["round"] == 0]["labels"].sum() == 0
     later = metrics[(metrics["round"] == 3) & (metrics["metric"] == "kl")]["value"].item()
@@ -236,7 +236,7 @@ def test_capability_is_measured_at_every_evaluation(toy_model, tmp_path):
 
 
 def test_halves_and_dates():
-    assert win_rate([1.0, 1.0, 1.0, 0.5, 0.0]) == 0.7  # vector V8
-    assert win_rate([1.0, None, 0.0]) == 0.5
+    assert win_rate([1.0, 1.0, 1.0, 0.5, 0.0]) == 70.0  # vector V8
+    assert win_rate([1.0, None, 0.0]) == 50.0
     assert win_rate([None]) is None
     assert [done for done in range(158) if due(done, 63, 157)] == [0, 63, 126, 157]

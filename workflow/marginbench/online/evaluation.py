@@ -87,7 +87,7 @@ class Evaluation:
         for judge in self.judges:
             credits = [verdict.credit for verdict in judge.compare(asked)]
             rows.append(_row("win_rate", win_rate(credits), judge.id))
-            rows.append(_row("null_verdicts", float(sum(credit is None for credit in credits)), judge.id))
+            rows.append(_row("judge_null", _mean([float(credit is None) for credit in credits]), judge.id))
         rows.append(_row("answer_tokens", _mean([len(a.token_ids) - a.ended for a in answers])))
         rows.append(_row("eos_rate", _mean([float(a.ended) for a in answers])))
         rows.append(_row("kl", self._kl(answers, cost)))

@@ -119,6 +119,16 @@ CATALOG = (
         share=True,
     ),
     Metric(
+        "eos_rate",
+        "ended",
+        "%",
+        "neither",
+        0,
+        "Share of answers that ended by themselves, not at the token limit (online paths).",
+        scale=100.0,
+        share=True,
+    ),
+    Metric(
         "judge_null",
         "null verdicts",
         "%",
