@@ -12,7 +12,7 @@ from marginbench.reporting.dissociation import FLATTERED, plot_dissociation, poi
 from marginbench.reporting.online import BUDGETS, COLUMN_DOCS, VERDICT_COLUMNS, check_online, compare_online, last_round
 from marginbench.reporting.online_table import MARK, online_markdown, write_online
 from marginbench.reporting.style import COLOURS, START_COLOUR
-from marginbench.statistics.equivalence import UNDECIDED, paired_equivalence
+from marginbench.statistics.equivalence import UNDECIDED, paired_equivalence, smallest_margin
 from matplotlib.colors import to_hex
 from online_fixture import JUDGE, LABELLER, online_frame
 
@@ -88,6 +88,8 @@ def test_equal_rounds_are_the_last_round(frame, verdicts):
     for name in ("difference", "low", "high", "p_tost", "p_difference", "verdict", "n_seeds"):
         assert row[name] == getattr(expected, name), name
     assert (row["at"], row["ends_first"], row["theirs_mean"]) == (20, "both", at_last(frame, "random").mean())
+    spread = (at_last(frame, "apl") - at_last(frame, "random")).std()
+    assert row["smallest_margin"] == pytest.approx(smallest_margin(spread, 5))
     labels = row_of(verdicts, "labels")
     assert (labels["at"], labels["difference"]) == (320, pytest.approx(row["difference"]))
 
@@ -150,6 +152,7 @@ def test_a_null_is_not_a_value(frame):
         ([("apll", "random")], {"win_rate": 3.0}, "arm `apll`; did you mean `apl`"),
         (PAIR, {"winrate": 3.0}, "metric `winrate`; did you mean `win_rate`"),
         (PAIR, {"win_rate": 0.0}, "margin of `win_rate` is 0"),
+        (PAIR, {"win_rate": np.inf}, "margin of `win_rate` is inf"),
     ],
 )
 def test_what_nobody_ran_cannot_be_compared(frame, pairs, margins, words):
