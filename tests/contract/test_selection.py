@@ -182,6 +182,22 @@ def test_without_scores_the_order_that_is_handed_in_decides(name: str, index: in
     assert select(strategy, table, 5, np.random.default_rng(0)) == table["prompt_id"].tolist()[:5]
 
 
+@pytest.mark.parametrize(("name", "index"), CASES)
+def test_ties_go_to_the_lower_row(name: str, index: int | None) -> None:
+    """Two values over many rows (short lists are sorted stably by any sort): prompts of one value are in row order."""
+    strategy = _strategy(name, index)
+    if _draws(name, index):
+        return
+    level = np.random.default_rng(5).integers(0, 2, 300)
+    columns = {"entropy": level, "margin": 1.0 + level, "embedding": [[float(value)] for value in level]}
+    table = pd.DataFrame({"prompt_id": range(300), **columns})
+    for stage in range(len(strategy.stages)):
+        found = np.array(strategy.rank(table, 250, np.random.default_rng(0), stage))
+        for value in (0, 1):
+            rows = found[level[found] == value]
+            assert rows.tolist() == np.flatnonzero(level == value)[: len(rows)].tolist()
+
+
 def _uniform(counts: np.ndarray, times: int, taken: int) -> float:
     """p-value of counts of membership in samples of `taken` without replacement being those of uniform ones."""
     size = len(counts)

@@ -188,3 +188,9 @@ def test_beta_scales_margins_and_leaves_their_order() -> None:
     one, two = (margin_by_prompt(ids, samples, implicit_reward(logp, reference, beta)) for beta in (0.1, 0.2))
     np.testing.assert_allclose(two, 2 * one)
     assert list(one.abs().sort_values().index) == list(two.abs().sort_values().index)
+
+
+def test_prompts_come_in_the_order_of_their_first_answer() -> None:
+    ids = ["b", "c", "b", "a", "c", "a"]
+    assert list(mean_by_prompt(ids, np.zeros(6), 2).index) == ["b", "c", "a"]
+    assert list(margin_by_prompt(ids, [0, 0, 1, 0, 1, 1], np.zeros(6)).index) == ["b", "c", "a"]

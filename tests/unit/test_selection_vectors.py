@@ -7,13 +7,14 @@ more inputs.
 import importlib.util
 import math
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from marginbench.selection.base import Stage, StrategyParams, only_n
 from marginbench.selection.one_shot import select
-from marginbench.selection.registry import load_strategy
+from marginbench.selection.registry import Strategy, load_strategy
 from marginbench.selection.scores import (
     entropy_per_token,
     implicit_reward,
@@ -163,6 +164,12 @@ def test_sizes_of_the_other_strategies() -> None:
     assert load_strategy("apl_original", {"acquisition": "entropy"}).completions(16) == 256 * 32 + 16 * 2
     assert load_strategy("apl", {"pool_factor": 1}).completions(16) == 16 * 2 + 16 * 2
     assert load_strategy("apl").completions(4, pool=10) == 10 * 2 + 5 * 2
+
+
+def test_answers_that_are_there_are_not_sampled_again() -> None:
+    stages = (Stage("entropy", lambda size, n: size // 2), Stage("margin", only_n))
+    module = SimpleNamespace(stages=lambda params: stages, pool=lambda params, n: 10 * n)
+    assert Strategy("stale", Path("stale.py"), module, StrategyParams()).completions(3) == 30 * 2
 
 
 def test_v8_half_credit_for_ties() -> None:

@@ -36,6 +36,6 @@ def rank(table: pd.DataFrame, n: int, rng: np.random.Generator, params: Params, 
 
 EXAMPLE = (
     Case({}, {"prompt_id": ["a", "b", "c", "d"]}, 2, ["a", "c"]),
-    Case({}, {"prompt_id": ["a", "b", "c", "d"]}, 2, ["c", "d"], seed=1),
+    Case({}, {"prompt_id": ["a", "b", "c", "d"]}, 3, ["b", "a", "d"], seed=3),
     Case({}, {"prompt_id": ["a"]}, 1, ["a"]),
 )
