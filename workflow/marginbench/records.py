@@ -81,6 +81,15 @@ def _wrong_margins(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
     return wrong, "digest is not that of this pair and its scores; margins were changed or moved between pairs"
 
 
+def _wrong_rounds(frame: pd.DataFrame) -> tuple[np.ndarray, str]:
+    selected = frame["selected"].to_numpy(bool)
+    wrong = frame["label"].notna().to_numpy() != selected
+    pairs = frame[selected].groupby(["round", "prompt_id"])["label"].agg(["size", "sum"])
+    broken = pairs[(pairs["size"] != 2) | (pairs["sum"] != 1)].index
+    wrong |= selected & frame.set_index(["round", "prompt_id"]).index.isin(broken)
+    return wrong, "a selected prompt has two labelled answers, one preferred, and no other answer has a label"
+
+
 TEXTS = Table(
     "texts",
     "a text of a corpus with the role it plays",
@@ -218,7 +227,82 @@ METRICS = Table(
     ),
 )
 
-ALL_TABLES = (TEXTS, CANDIDATES, PAIRS, PAIR_TOKENS, REFERENCE, MARGINS, TRAIN_LOG, ANSWER_SCORES, METRICS)
+ROUNDS = Table(
+    "rounds",
+    "an answer that was sampled in a round of online training",
+    ("rng_key", "prompt_id", "sample_id"),
+    _columns(
+        round=Column(INT, "round, from 1"),
+        rng_key=Column(STRING, "axes of the random stream, beside prompt and sample: seed, round, purpose of the draw"),
+        prompt_id=Column(STRING, "text_id of the prompt"),
+        sample_id=Column(INT, "number of the sample within its draw, from 0"),
+        text_hash=Column(STRING, "content hash of the answer"),
+        n_tokens=Column(INT, "sampled tokens, the end token included"),
+        ended=Column(BOOL, "whether it ended by itself, not at the token limit"),
+        log_prob=Column(FLOAT, "under logits / temperature of its draw, nats", nullable=True),
+        entropy=Column(FLOAT, "of the prompt: minus the mean log-probability of its samples, nats", nullable=True),
+        entropy_per_token=Column(FLOAT, "the same, of log-probabilities per token", nullable=True),
+        margin=Column(FLOAT, "of the prompt: implicit reward of sample 0 minus that of sample 1", nullable=True),
+        selected=Column(BOOL, "whether it stands in a pair that was labelled and trained on"),
+        label=Column(INT, "1 preferred, 0 the other; only where selected", nullable=True),
+    ),
+    _wrong_rounds,
+)
+
+ONLINE_COSTS = Table(
+    "online_costs",
+    "what one stage of one round of online training cost",
+    ("round", "stage"),
+    _columns(
+        round=Column(INT, "round, from 1; 0 is the evaluation of the start"),
+        stage=Column(STRING, "generate | score | select | label | update | evaluate"),
+        completions=Column(INT, "answers sampled"),
+        generated_tokens=Column(INT, "their tokens, end tokens included"),
+        scored_sequences=Column(INT, "sequences that went through policy or start once more to be scored"),
+        labels=Column(INT, "pairs asked about for the first time in the run"),
+        pair_updates=Column(INT, "pairs that optimiser steps read, each as often as it was read"),
+        seconds=Column(FLOAT, "wall clock; the one column that differs between equal runs"),
+    ),
+)
+
+ONLINE_METRICS = Table(
+    "online_metrics",
+    "one measured value of one online run after so many rounds",
+    ("study", "dataset", "model", "arm", "seed", "round", "metric", "judge"),
+    _columns(
+        study=Column(STRING, "study id"),
+        dataset=Column(STRING, "dataset id"),
+        model=Column(STRING, "model id"),
+        arm=Column(STRING, "entry of the comparison: a strategy with its parameters"),
+        seed=Column(INT, "training seed"),
+        round=Column(INT, "rounds that were done; 0 is the start"),
+        metric=Column(STRING, "win_rate | null_verdicts | length | eos_rate | kl | capability task"),
+        judge=Column(STRING, "who compared the answers with the start's; empty where nobody was asked"),
+        value=Column(FLOAT, "the value; null when it could not be measured", nullable=True),
+        labels=Column(INT, "pairs labelled until then"),
+        completions=Column(INT, "answers sampled for training until then, those of evaluations not counted"),
+        generated_tokens=Column(INT, "their tokens"),
+        seconds=Column(FLOAT, "wall clock of training until then, evaluations not counted"),
+    ),
+)
+
+ALL_TABLES = (
+    TEXTS,
+    CANDIDATES,
+    PAIRS,
+    PAIR_TOKENS,
+    REFERENCE,
+    MARGINS,
+    TRAIN_LOG,
+    ANSWER_SCORES,
+    METRICS,
+    ROUNDS,
+    ONLINE_COSTS,
+    ONLINE_METRICS,
+)
+
+ONLINE_TABLES = (ROUNDS, ONLINE_COSTS, ONLINE_METRICS)
+"""Those that only an online study makes."""
 
 
 def check_table(frame: pd.DataFrame, table: Table, where: str) -> pa.Table:

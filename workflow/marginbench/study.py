@@ -271,6 +271,45 @@ class FolderRewardModel(FolderModel, GivenRewardModel):
 OtherRewardModel = Annotated[HubRewardModel | FolderRewardModel, Field(discriminator="source")]
 
 
+class Online(Section):
+    """Rounds of online training: how many pairs are labelled in each, from how many prompts, and what follows."""
+
+    steps: Positive = Field(
+        625, description="Optimiser steps of a run; there are steps / updates_per_query rounds, rounded up."
+    )
+    query: Positive = Field(16, description="Pairs that are labelled in a round.")
+    updates_per_query: Positive = Field(
+        4,
+        description="Optimiser steps on a round's pairs; where labels accumulate, passes over all pairs so far.",
+    )
+    pool: Positive | None = Field(
+        None,
+        description="Prompts of a round, the same in all arms; an arm that looks at fewer takes the first. Null is 32 "
+        "for each pair of `query`.",
+    )
+    loop: Literal["continual", "accumulate"] | None = Field(
+        None, description="Train on the round's pairs, or on all so far; null leaves it to the strategy."
+    )
+    decoding: Decoding = Field(
+        default_factory=Decoding, description="How answers that are trained on are sampled; a round takes 2 a prompt."
+    )
+    label_noise: Literal["bradley_terry", "none"] = Field(
+        "none", description="Labels drawn with P = sigmoid(score gap), or noise-free; draws are keyed by the pair."
+    )
+    evaluate_every: Positive = Field(63, description="Rounds between evaluations; the start and the end always are.")
+    evaluation: Decoding = Field(
+        default_factory=Decoding, description="How answers to the evaluation prompts are sampled."
+    )
+    judge_may_label: bool = Field(
+        False, description="Whether a judge of the evaluation may be the labeller of the loop."
+    )
+
+    @property
+    def pool_size(self) -> int:
+        """Prompts of a round's block."""
+        return 32 * self.query if self.pool is None else self.pool
+
+
 class Method(Section):
     """One entry of the comparison: a method, its parameters and what it trains differently."""
 

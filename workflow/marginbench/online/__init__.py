@@ -1,0 +1,1 @@
+"""Online preference optimisation: the round loop of pool, candidates, scores, selection, labels, update, evaluation."""
