@@ -24,7 +24,12 @@ SETTINGS = Online(
     evaluate_every=2,
     evaluation=Decoding(temperature=1.0, max_new_tokens=6, batch_size=64),
 )
-PARAMS = {"random": {}, "k_centre": {"pool_factor": 2}, "apl": {"pool_factor": 2}, "random_same_pool": {"pool_factor": 2}}
+PARAMS = {
+    "random": {},
+    "k_centre": {"pool_factor": 2},
+    "apl": {"pool_factor": 2},
+    "random_same_pool": {"pool_factor": 2},
+}
 PARAMS["apl_original"] = {"pool_factor": 2, "samples": 3, "acquisition": "entropy_certainty"}
 PARAMS |= {name: {"pool_factor": 2} for name in ("entropy", "margin", "uncertainty", "k_means_pp")}
 

@@ -17,6 +17,7 @@ from marginbench.identity import stream
 from marginbench.online.candidates import Candidate, Pair, RoundTable
 from marginbench.online.ledger import Ledger
 from marginbench.selection.base import PAIR
+from marginbench.selection.pools import pool_of_round
 from marginbench.selection.registry import Strategy
 from marginbench.selection.scores import implicit_reward, margin_by_prompt, mean_by_prompt
 from marginbench.study import Decoding
@@ -61,6 +62,17 @@ class Setting:
     decoding: Decoding
     beta: float
     seed: int
+
+
+def pool_of(
+    prompt_ids: Sequence[str], block: int, strategy: Strategy, query: int, number: int, seed: int, dataset: str
+) -> list[str]:
+    """Prompts that a strategy looks at in round `number` (from 1), in pool order: the first of the round's block.
+
+    All arms of a seed have the same blocks; one that looks at fewer prompts takes the first.
+    """
+    positions = pool_of_round(len(prompt_ids), block, number - 1, seed, dataset)
+    return [prompt_ids[position] for position in positions[: strategy.pool_size(query)]]
 
 
 def run_round(

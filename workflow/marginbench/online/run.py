@@ -17,14 +17,13 @@ from marginbench.online.candidates import Candidate
 from marginbench.online.evaluation import Evaluation, as_rows, due, from_rows, prompts_hash
 from marginbench.online.labels import Labeller, Labels
 from marginbench.online.ledger import Ledger, spent
-from marginbench.online.loop import Setting, run_round
+from marginbench.online.loop import Setting, pool_of, run_round
 from marginbench.online.policy import Policy
 from marginbench.online.schedule import schedule
 from marginbench.online.stages import RunStages
 from marginbench.online.state import RoundFolders
 from marginbench.online.update import Updater, check_method
 from marginbench.records import ONLINE_COSTS, ONLINE_METRICS, ROUNDS, TRAIN_LOG, write_table
-from marginbench.selection.pools import pool_of_round
 from marginbench.selection.registry import Strategy
 from marginbench.study import Capability, Online, Optimisation
 
@@ -115,8 +114,7 @@ def train_online(
     for number in range(last + 1, plan.rounds + 1):
         progress(number - 1, plan.rounds, strategy.name)
         ledger = Ledger(number)
-        block = pool_of_round(len(prompts), settings.pool_size, number - 1, seed, dataset_id)
-        pool = prompts["text_id"].iloc[block[: strategy.pool_size(query)]].tolist()
+        pool = pool_of(prompts["text_id"].tolist(), settings.pool_size, strategy, query, number, seed, dataset_id)
         table, _ = run_round(number, pool, strategy, setting, rounds, ledger)
         measured = []
         if due(number, settings.evaluate_every, plan.rounds):

@@ -41,7 +41,8 @@ def schedule(steps: int, updates_per_query: int, query: int, batch_size: int, lo
     `continual`: every round makes `updates_per_query` steps on its own pairs, the last one what is left of `steps`.
     (The released code of Oh et al. 2026, arXiv 2604.02766, asks one step too early, so that its rounds make 3, 4, 4,
     ..., 2 updates; here it is 4, 4, ..., 1.) `accumulate`: as many rounds, each of which passes `updates_per_query`
-    times over all pairs labelled so far, last partial batch dropped. Raises UserError when a round's pairs do not fill a batch.
+    times over all pairs labelled so far, last partial batch dropped. Raises UserError when a round's pairs do not fill
+    a batch.
     """
     if query < batch_size:
         raise UserError(
