@@ -10,6 +10,7 @@ import pytest
 import yaml
 from marginbench.generated import BASE, PACKAGE, ROOMS, room_imports, stale_files
 from marginbench.identity import code_hash, import_closure
+from marginbench.selection.registry import NOT_STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / PACKAGE
@@ -58,6 +59,12 @@ def test_method_files_are_not_in_the_code_of_rules():
     for script in SCRIPTS.glob("*.py"):
         names = {path.name for path in import_closure(script) if path.parent.name == "methods"}
         assert names <= {"__init__.py", "base.py", "curriculum.py", "registry.py", "pages.py"}, script.name
+
+
+def test_strategy_files_are_not_in_the_code_of_rules():
+    for script in SCRIPTS.glob("*.py"):
+        names = {path.stem for path in import_closure(script) if path.parent.name == "selection"}
+        assert names <= NOT_STRATEGIES, script.name
 
 
 def test_generation_judging_and_scoring_import_no_trainer():

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 from marginbench.cli import main
+from marginbench.discovery import parse_settings
 from marginbench.methods.curriculum import SHARED
-from marginbench.methods.evaluate import evaluate, parse_settings
+from marginbench.methods.evaluate import evaluate
 from marginbench.methods.registry import load_method, method_names
 
 BATCH = {

@@ -68,6 +68,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     loss.set_defaults(run=_loss)
 
+    select = commands.add_parser("select", help="the prompts that a strategy takes from a scored pool, as JSON")
+    select.add_argument("strategy", help="name of an acquisition strategy, e.g. apl")
+    select.add_argument(
+        "--pool", type=Path, required=True, metavar="FILE", help=".parquet or .json file, one row for each prompt"
+    )
+    select.add_argument("--n", type=int, required=True, help="how many prompts are taken")
+    select.add_argument("--seed", type=int, default=0, help="for strategies that draw (default: 0)")
+    select.add_argument(
+        "--set", dest="settings", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="parameters"
+    )
+    select.set_defaults(run=_select)
+
     judge = commands.add_parser("judge", help="serve a local judge over the OpenAI protocol")
     judge.add_argument("action", choices=["serve"])
     judge.add_argument("options", nargs=argparse.REMAINDER, help="see `marginbench judge serve --help`")
@@ -140,11 +152,28 @@ def _methods(arguments: argparse.Namespace) -> int:
 
 
 def _loss(arguments: argparse.Namespace) -> int:
-    from marginbench.methods.evaluate import evaluate, parse_settings, read_batches
+    from marginbench.discovery import parse_settings
+    from marginbench.methods.evaluate import evaluate, read_batches
     from marginbench.methods.registry import load_method
 
     method = load_method(arguments.method, parse_settings(arguments.settings))
     print(json.dumps({"batches": evaluate(method, read_batches(arguments.pairs))}, allow_nan=False))
+    return 0
+
+
+def _select(arguments: argparse.Namespace) -> int:
+    from marginbench.discovery import parse_settings
+    from marginbench.identity import stream
+    from marginbench.selection.one_shot import read_pool, select
+    from marginbench.selection.registry import load_strategy
+
+    strategy = load_strategy(arguments.strategy, parse_settings(arguments.settings))
+    table = read_pool(arguments.pool)
+    try:
+        ids = select(strategy, table, arguments.n, stream("select", arguments.seed))
+    except UserError as error:
+        raise UserError(f"{arguments.pool}: {error}") from error
+    print(json.dumps({"ids": ids}))
     return 0
 
 

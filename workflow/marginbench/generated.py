@@ -26,7 +26,7 @@ ROOMS = (
 )
 """Rooms from upstream to downstream: a module imports only from rooms above its own."""
 
-BASE = ("errors", "files", "identity", "records", "study", "job", "spec")
+BASE = ("discovery", "errors", "files", "identity", "records", "study", "job", "spec")
 """Modules that every room may import."""
 
 

@@ -34,22 +34,6 @@ class _Pairs(PairBatch):
         return value
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Parameters from `key=value` words; a value is JSON where it reads as JSON, else a string. Raises UserError."""
-    found: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals or not key:
-            raise UserError(f"--set {setting}: not of the form key=value, e.g. --set beta=0.1")
-        if key in found:
-            raise UserError(f"--set {setting}: `{key}` is set twice; set it once")
-        try:
-            found[key] = json.loads(text)
-        except json.JSONDecodeError:
-            found[key] = text
-    return found
-
-
 def read_batches(path: str | Path) -> list[dict[str, list]]:
     """The batches of a file, checked.
 

@@ -1,10 +1,5 @@
 """Finding methods: a file in this folder, or in a folder named by MARGINBENCH_METHODS, is a method. No torch needed."""
 
-import importlib
-import importlib.util
-import os
-import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +7,9 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
+from marginbench.discovery import Kind
 from marginbench.errors import UserError, nearest
-from marginbench.identity import content_id
 from marginbench.methods.base import Case, MethodParams, Needs, PairBatch, PairLoss, Plan, State
 from marginbench.methods.curriculum import margins_seen, needs_of_curriculum, plan_of_curriculum
 
@@ -24,7 +18,7 @@ SEARCH_VARIABLE = "MARGINBENCH_METHODS"
 """Environment variable with further folders of method files, separated as PATH is."""
 
 NOT_METHODS = frozenset({"__init__", "base", "curriculum", "evaluate", "formulas", "pages", "registry"})
-REQUIRED = ("Params", "needs", "loss", "EXAMPLE")
+METHODS = Kind("method", FOLDER, SEARCH_VARIABLE, NOT_METHODS, ("Params", "needs", "loss", "EXAMPLE"))
 
 
 @dataclass(frozen=True)
@@ -91,46 +85,21 @@ class Method:
         return self.module.loss(batch, self.params, state)
 
 
-def _folders(folder: str | Path | None) -> list[Path]:
-    extra = [part for part in os.environ.get(SEARCH_VARIABLE, "").split(os.pathsep) if part]
-    if folder is not None:
-        extra.insert(0, str(folder))
-    for part in extra:
-        if not Path(part).is_dir():
-            raise UserError(f"methods: `{part}` is not a folder; set {SEARCH_VARIABLE} to folders of method files")
-    return [FOLDER, *(Path(part).resolve() for part in extra)]
-
-
-def _files(folder: str | Path | None) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for place in dict.fromkeys(_folders(folder)):
-        for path in sorted(place.glob("*.py")):
-            name = path.stem
-            if name.startswith("_") or (place == FOLDER and name in NOT_METHODS):
-                continue
-            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-                raise UserError(f"{path}: not a method name; use lower-case letters, digits and underscores")
-            if name in found:
-                raise UserError(f"{path}: method `{name}` exists already in {found[name].parent}; rename the file")
-            found[name] = path
-    return dict(sorted(found.items()))
-
-
 def method_names(folder: str | Path | None = None) -> list[str]:
     """Names of all methods, sorted; nothing is imported.
 
     Args:
         folder: a further folder to search, beside those of MARGINBENCH_METHODS.
     """
-    return list(_files(folder))
+    return list(METHODS.files(folder))
 
 
 def variant_names(folder: str | Path | None = None) -> dict[str, str]:
     """Names of all variants, sorted, and the method that each is a variant of. Every method file is imported."""
-    files = _files(folder)
+    files = METHODS.files(folder)
     found: dict[str, str] = {}
     for stem, path in files.items():
-        for name in _variants_of(_module(stem, path)):
+        for name in _variants_of(METHODS.module(stem, path)):
             if name in files or name in found:
                 raise UserError(f"{path}: variant `{name}` has the name of another method; rename it")
             found[name] = stem
@@ -139,7 +108,7 @@ def variant_names(folder: str | Path | None = None) -> dict[str, str]:
 
 def _resolve(name: str, folder: str | Path | None) -> tuple[str, Path]:
     """The stem and the file of a method, by its own name or that of a variant."""
-    files = _files(folder)
+    files = METHODS.files(folder)
     if name in files:
         return name, files[name]
     variants = variant_names(folder)
@@ -153,55 +122,12 @@ def method_file(name: str, folder: str | Path | None = None) -> Path:
     return _resolve(name, folder)[1]
 
 
-def _module(name: str, path: Path) -> ModuleType:
-    if path.parent == FOLDER:
-        module = importlib.import_module(f"marginbench.methods.{name}")
-    else:
-        qualified = f"_marginbench_method_{name}_{content_id(str(path), path.read_text(encoding='utf-8'))}"
-        module = sys.modules.get(qualified)
-        if module is None:
-            spec = importlib.util.spec_from_file_location(qualified, path)
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[qualified] = module  # pydantic resolves annotations through sys.modules
-            try:
-                spec.loader.exec_module(module)
-            except BaseException:
-                del sys.modules[qualified]
-                raise
-    missing = [part for part in REQUIRED if not hasattr(module, part)]
-    if missing:
-        raise UserError(f"{path}: a method file must define {', '.join(REQUIRED)}; missing {', '.join(missing)}")
-    return module
-
-
 def _variants_of(module: ModuleType) -> Mapping[str, Mapping[str, Any]]:
     return getattr(module, "VARIANTS", {})
 
 
-def _message(item: Mapping[str, Any]) -> str:
-    return item["msg"].removeprefix("Value error, ")
-
-
-def _sentence(name: str, model: type[MethodParams], error: ValidationError) -> str:
-    parts = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            parts.append(f"unknown parameter `{key}`; {nearest(key, model.model_fields)}")
-        elif item["type"] == "missing":
-            parts.append(f"parameter `{key}` is missing")
-        elif item["loc"]:
-            parts.append(f"`{key}` = {item['input']!r}: {_message(item).removeprefix('Input should ').strip()}")
-        else:
-            parts.append(_message(item))
-    return f"method `{name}`: " + "; ".join(part.replace(": be ", ": must be ") for part in parts)
-
-
 def _validate(name: str, module: ModuleType, params: Mapping[str, Any]) -> MethodParams:
-    try:
-        checked = module.Params.model_validate(dict(params))
-    except ValidationError as error:
-        raise UserError(_sentence(name, module.Params, error)) from error
+    checked = METHODS.check(name, module.Params, params)
     idle = [key for key in ("scorer", "shuffle_margins") if getattr(checked, key, None) is not None]
     if idle and not needs_of_curriculum(module.needs(checked), checked).margins:
         raise UserError(f"method `{name}`: `{idle[0]}` has no effect where no margins are read; remove it")
@@ -224,6 +150,6 @@ def load_method(name: str, params: Mapping[str, Any] | None = None, folder: str 
         UserError: as `check_params`, or a file that lacks a part of a method.
     """
     stem, path = _resolve(name, folder)
-    module = _module(stem, path)
+    module = METHODS.module(stem, path)
     given = {**_variants_of(module).get(name, {}), **(params or {})}
     return Method(name, path, module, _validate(name, module, given))
