@@ -69,10 +69,10 @@ def length_judge() -> Scored:
     return Scored("shorter", "1", "", lambda pairs: np.array([-float(len(answer.text)) for _, answer in pairs]))
 
 
-def toy_run(start: Path, out_dir: Path, strategy: str = "random", **changes: Any) -> pd.DataFrame:
+def toy_run(start: Path, out_dir: Path, arm: str = "random", **changes: Any) -> pd.DataFrame:
     """A run of 3 rounds on the toy; changes are keyword arguments of `train_online`."""
     given = {
-        "strategy": load_strategy(strategy, PARAMS[strategy]),
+        "strategy": load_strategy(arm, PARAMS[arm]),
         "method": load_method("dpo"),
         "start_manifest": start,
         "prompts": texts(24),
@@ -85,7 +85,7 @@ def toy_run(start: Path, out_dir: Path, strategy: str = "random", **changes: Any
         "study_id": "toy",
         "dataset_id": "letters",
         "model_id": "toy",
-        "arm": strategy,
+        "arm": arm,
         "seed": 1,
         "out_dir": out_dir,
     }

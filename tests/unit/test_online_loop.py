@@ -56,13 +56,14 @@ class FakeStages:
         return 4 * len(pairs)
 
 
-def one_round(strategy, pool, query=2, stages=None, number=1, seed=0, **params):
+def one_round(strategy, pool, query=2, stages=None, number=1, seed=0, check=True):
     stages = stages or FakeStages()
     ledger = Ledger(number)
     setting = Setting(query, DECODING, 0.1, seed)
-    table, pairs = run_round(number, pool, load_strategy(strategy, params), setting, stages, ledger)
-    check_table(table, ROUNDS, "rounds")
-    check_table(pd.DataFrame(ledger.rows()), ONLINE_COSTS, "costs")
+    table, pairs = run_round(number, pool, load_strategy(strategy), setting, stages, ledger)
+    if check:
+        check_table(table, ROUNDS, "rounds")
+        check_table(pd.DataFrame(ledger.rows()), ONLINE_COSTS, "costs")
     return table, pairs, ledger, stages
 
 
@@ -181,7 +182,7 @@ def bins(strategy, rounds, pool):
     prompt_ids = [str(i) for i in range(10_000)]
     found = Counter()
     for number in range(1, rounds + 1):
-        _, pairs, _, _ = one_round(strategy, pool(prompt_ids, number), query=16, number=number, seed=42)
+        _, pairs, _, _ = one_round(strategy, pool(prompt_ids, number), query=16, number=number, seed=42, check=False)
         found.update(int(pair.prompt_id) // 200 for pair in pairs)
     counts = np.array([found[i] for i in range(50)])
     return counts, float(((counts - counts.mean()) ** 2 / counts.mean()).sum())
@@ -216,13 +217,13 @@ def test_with_constant_scores_every_strategy_is_random(strategy):
     ids = [f"p{i}" for i in range(12)]
     bound = load_strategy(strategy)
     found = Counter()
-    for seed in range(300):
+    for seed in range(120):
         pool = pool_of(ids, 8, bound, 2, 1, seed, "d")
-        _, pairs, _, _ = one_round(strategy, pool, seed=seed)
+        _, pairs, _, _ = one_round(strategy, pool, seed=seed, check=False)
         found.update(pair.prompt_id for pair in pairs)
     counts = np.array([found[i] for i in ids])
     # Two without replacement: a count varies by (1 - 1 / 6) of what independent draws would.
-    assert ((counts - 50) ** 2 / 50).sum() / (1 - 2 / 12) * 11 / 12 < chi2.ppf(0.999, 11)
+    assert ((counts - 20) ** 2 / 20).sum() / (1 - 2 / 12) * 11 / 12 < chi2.ppf(0.999, 11)
 
 
 def test_random_keys_never_repeat():
