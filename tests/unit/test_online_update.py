@@ -69,6 +69,19 @@ def test_padding_never_enters_an_entropy(toy_model, early_stops):
     assert sums != pytest.approx([alone(candidate, max(lengths)) for candidate in found], abs=1e-3)
 
 
+def test_rounds_have_streams_of_their_own(toy_model, early_stops):
+    """Seeded anew in every round, an unchanged policy would give every prompt the same answers again (D3)."""
+    policy = policy_of(toy_model, settings())
+    decoding = Decoding(temperature=1.0, max_new_tokens=12, samples_per_prompt=2)
+    texts_of = {
+        key: [candidate.text for candidate in policy.generate(PROMPTS, decoding, key)]
+        for key in ("seed0/round1/pair0", "seed0/round2/pair0", "seed0/round1/score0", "seed1/round1/pair0")
+    }
+    assert len(set(map(tuple, texts_of.values()))) == 4
+    again = policy.generate(PROMPTS, decoding, "seed0/round1/pair0")
+    assert [candidate.text for candidate in again] == texts_of["seed0/round1/pair0"]
+
+
 def test_an_update_is_what_the_trainer_does(toy_model, tmp_path, early_stops):
     """Three steps on one batch: weights and losses of `train_policy` on the same pairs."""
     opt = settings()

@@ -96,12 +96,12 @@ def train_online(
     accumulate, resets = loop == "accumulate", strategy.resets_policy
     labels = Labels(labeller, out_dir / "labels.jsonl", settings.label_noise, seed)
     rounds = RunStages(policy, updater, labels, prompts, plan, accumulate, resets, [dataset_id, seed])
+    folders = RoundFolders(out_dir / "rounds", run_key)
     everyone = [labeller, *(judge for judge in judges if judge.id != labeller.id)]
     evaluation = Evaluation(
-        policy, evaluation_prompts, everyone, settings.evaluation, seed, out_dir, capability, texts, format
+        policy, evaluation_prompts, everyone, settings.evaluation, seed, folders.folder, capability, texts, format
     )
     setting = Setting(query, settings.decoding, getattr(method.params, "beta", 1.0), seed)
-    folders = RoundFolders(out_dir / "rounds", run_key)
     last = folders.finished()
     if last is None:
         baseline = _evaluate_start(evaluation, folders)
