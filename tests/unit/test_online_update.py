@@ -84,8 +84,8 @@ def test_rounds_have_streams_of_their_own(toy_model, early_stops):
 
 @pytest.mark.parametrize("name", ["dpo", "beta_dpo"])
 def test_an_update_is_what_the_trainer_does(toy_model, tmp_path, early_stops, name):
-    """Three steps on one batch: weights and losses of `train_policy` on the same pairs."""
-    opt = settings()
+    """Four steps on one batch: weights and log of `train_policy` on the same pairs."""
+    opt = settings(epochs=4, warmup_fraction=0.0)
     policy = policy_of(toy_model, opt)
     rows = rows_of(policy)
     tokens = pd.DataFrame(rows).assign(split="train")[["pair_id", "split", "prompt_ids", "chosen_ids", "rejected_ids"]]
@@ -112,10 +112,10 @@ def test_an_update_is_what_the_trainer_does(toy_model, tmp_path, early_stops, na
         out_dir=tmp_path,
         template_hash="plain",
     )
-    updater = Updater(policy, load_method(name), opt, 3, 0)
+    updater = Updater(policy, load_method(name), opt, 4, 0)
     rows = updater.add_reference(rows)
     assert [row["ref_chosen_logp"] for row in rows] == pytest.approx(reference["ref_chosen_logp"].tolist(), abs=1e-4)
-    found = pd.DataFrame(updater.run(rows, 3, ["order"]))
+    found = pd.DataFrame(updater.run(rows, 4, ["order"]))
     assert {"loss", "learning_rate", "reward_margin", "grad_norm"} <= set(found["quantity"])
     for quantity in sorted(set(found["quantity"])):
         wanted = log[log["quantity"] == quantity]["value"].tolist()
