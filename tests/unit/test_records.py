@@ -9,7 +9,7 @@ from marginbench.errors import UserError
 from marginbench.files import atomic_folder, atomic_path, read_json, read_jsonl, write_json, write_jsonl
 from marginbench.identity import content_id, seed_for, stream
 from marginbench.margins.rows import margin_rows
-from marginbench.records import CANDIDATES, MARGINS, PAIR_TOKENS, PAIRS, id_of_pair, read_table, write_table
+from marginbench.records import CANDIDATES, MARGINS, PAIR_TOKENS, PAIRS, ROUNDS, id_of_pair, read_table, write_table
 
 
 def candidates() -> pd.DataFrame:
@@ -171,3 +171,35 @@ def test_identity_depends_on_content_alone():
     first = one.random()
     assert other.random() != first
     assert stream(0, "label", "p").random() == first
+
+
+def rounds() -> pd.DataFrame:
+    """One round in which prompt a was labelled and prompt b was not."""
+    frame = pd.DataFrame(
+        {"prompt_id": ["a", "a", "b", "b"], "sample_id": [0, 1, 0, 1], "selected": [True, True, False, False]}
+    )
+    return frame.assign(
+        round=1,
+        rng_key="seed0/round1/pair0",
+        text_hash="t",
+        n_tokens=3,
+        ended=True,
+        log_prob=-1.0,
+        **dict.fromkeys(("entropy", "entropy_per_token", "margin"), np.nan),
+        label=[1, 0, None, None],
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (lambda f: f.assign(label=[1, 1, None, None]), 2),
+        (lambda f: f.assign(label=[1, None, None, None]), 1),
+        (lambda f: f.assign(label=[1, 0, 1, None]), 1),
+        (lambda f: f.assign(prompt_id=["a", "c", "b", "b"]), 2),
+    ],
+)
+def test_a_labelled_pair_has_two_answers_to_one_prompt(tmp_path, change, rows):
+    write_table(rounds(), tmp_path / "rounds.parquet", ROUNDS)
+    with pytest.raises(UserError, match=f"{rows} of 4 rows.*two labelled answers"):
+        write_table(change(rounds()), tmp_path / "rounds.parquet", ROUNDS)
