@@ -69,9 +69,23 @@ def test_padding_never_enters_an_entropy(toy_model, early_stops):
     assert sums != pytest.approx([alone(candidate, max(lengths)) for candidate in found], abs=1e-3)
 
 
-def test_an_update_is_what_the_trainer_does(toy_model, tmp_path, early_stops):
-    """Three steps on one batch: weights and losses of `train_policy` on the same pairs."""
-    opt = settings()
+def test_rounds_have_streams_of_their_own(toy_model, early_stops):
+    """Seeded anew in every round, an unchanged policy would give every prompt the same answers again (D3)."""
+    policy = policy_of(toy_model, settings())
+    decoding = Decoding(temperature=1.0, max_new_tokens=12, samples_per_prompt=2)
+    texts_of = {
+        key: [candidate.text for candidate in policy.generate(PROMPTS, decoding, key)]
+        for key in ("seed0/round1/pair0", "seed0/round2/pair0", "seed0/round1/score0", "seed1/round1/pair0")
+    }
+    assert len(set(map(tuple, texts_of.values()))) == 4
+    again = policy.generate(PROMPTS, decoding, "seed0/round1/pair0")
+    assert [candidate.text for candidate in again] == texts_of["seed0/round1/pair0"]
+
+
+@pytest.mark.parametrize("name", ["dpo", "beta_dpo"])
+def test_an_update_is_what_the_trainer_does(toy_model, tmp_path, early_stops, name):
+    """Four steps on one batch: weights and log of `train_policy` on the same pairs."""
+    opt = settings(epochs=4, warmup_fraction=0.0)
     policy = policy_of(toy_model, opt)
     rows = rows_of(policy)
     tokens = pd.DataFrame(rows).assign(split="train")[["pair_id", "split", "prompt_ids", "chosen_ids", "rejected_ids"]]
@@ -87,7 +101,7 @@ def test_an_update_is_what_the_trainer_does(toy_model, tmp_path, early_stops):
         pad_id=policy.tokenizer.pad_token_id,
     )
     log = train_policy(
-        method=load_method("dpo"),
+        method=load_method(name),
         start_manifest=toy_model,
         tokens=tokens,
         reference=reference,
@@ -98,11 +112,12 @@ def test_an_update_is_what_the_trainer_does(toy_model, tmp_path, early_stops):
         out_dir=tmp_path,
         template_hash="plain",
     )
-    updater = Updater(policy, load_method("dpo"), opt, 3, 0)
+    updater = Updater(policy, load_method(name), opt, 4, 0)
     rows = updater.add_reference(rows)
     assert [row["ref_chosen_logp"] for row in rows] == pytest.approx(reference["ref_chosen_logp"].tolist(), abs=1e-4)
-    found = pd.DataFrame(updater.run(rows, 3, ["order"]))
-    for quantity in ("loss", "learning_rate", "reward_margin", "grad_norm"):
+    found = pd.DataFrame(updater.run(rows, 4, ["order"]))
+    assert {"loss", "learning_rate", "reward_margin", "grad_norm"} <= set(found["quantity"])
+    for quantity in sorted(set(found["quantity"])):
         wanted = log[log["quantity"] == quantity]["value"].tolist()
         assert found[found["quantity"] == quantity]["value"].tolist() == pytest.approx(wanted, abs=1e-5), quantity
     trained = load_file(tmp_path / "weights" / "adapter_model.safetensors")
@@ -139,6 +154,7 @@ def test_what_is_saved_goes_on_as_if_nothing_had_been(toy_model, early_stops):
     updater.run(rows, 3, ["order", 1])
     weights, (tensors, numbers) = policy.weights(), updater.save()
     first = updater.run(rows, 3, ["order", 2])
+    assert updater.add_reference(rows) == rows, "the reference is the start, however far the policy has gone"
     other = policy_of(toy_model, opt)
     taken_up = Updater(other, method, opt, 6, 0)
     other.set_weights(weights)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -19,7 +20,7 @@ from marginbench.online.labels import Labeller, Labels
 from marginbench.online.ledger import Ledger, spent
 from marginbench.online.loop import Setting, pool_of, run_round
 from marginbench.online.policy import Policy
-from marginbench.online.schedule import schedule
+from marginbench.online.schedule import Schedule, schedule
 from marginbench.online.stages import RunStages
 from marginbench.online.state import RoundFolders
 from marginbench.online.update import Updater, check_method
@@ -96,12 +97,12 @@ def train_online(
     accumulate, resets = loop == "accumulate", strategy.resets_policy
     labels = Labels(labeller, out_dir / "labels.jsonl", settings.label_noise, seed)
     rounds = RunStages(policy, updater, labels, prompts, plan, accumulate, resets, [dataset_id, seed])
+    folders = RoundFolders(out_dir / "rounds", run_key)
     everyone = [labeller, *(judge for judge in judges if judge.id != labeller.id)]
     evaluation = Evaluation(
-        policy, evaluation_prompts, everyone, settings.evaluation, seed, out_dir, capability, texts, format
+        policy, evaluation_prompts, everyone, settings.evaluation, seed, folders.folder, capability, texts, format
     )
     setting = Setting(query, settings.decoding, getattr(method.params, "beta", 1.0), seed)
-    folders = RoundFolders(out_dir / "rounds", run_key)
     last = folders.finished()
     if last is None:
         baseline = _evaluate_start(evaluation, folders)
@@ -129,7 +130,18 @@ def train_online(
         write_table(folders.table(table, plan.rounds), out_dir / f"{table.name}.parquet", table)
     write_table(metrics, out_dir / f"{ONLINE_METRICS.name}.parquet", ONLINE_METRICS)
     save_adapter(policy.model, out_dir / "weights")
-    facts = {
+    facts = _facts(strategy, method, loop, plan, labeller, everyone)
+    write_manifest(out_dir / "manifest.json", out_dir / "weights", "adapter", base=start, facts=facts)
+    folders.remove()
+    progress(plan.rounds, plan.rounds, strategy.name)
+    return metrics
+
+
+def _facts(
+    strategy: Strategy, method: Method, loop: str, plan: Schedule, labeller: Labeller, judges: Sequence[Labeller]
+) -> dict[str, Any]:
+    """What the manifest tells of a run."""
+    return {
         "strategy": {"name": strategy.name, "params": strategy.params.model_dump(mode="json")},
         "method": {"name": method.name, "params": method.params.model_dump(mode="json")},
         "loop": loop,
@@ -137,12 +149,8 @@ def train_online(
         "labelled_pairs": plan.labelled_pairs,
         "pair_updates": plan.pair_updates,
         "labeller": {"id": labeller.id, "version": labeller.version},
-        "judges": [{"id": judge.id, "version": judge.version} for judge in everyone],
+        "judges": [{"id": judge.id, "version": judge.version} for judge in judges],
     }
-    write_manifest(out_dir / "manifest.json", out_dir / "weights", "adapter", base=start, facts=facts)
-    folders.remove()
-    progress(plan.rounds, plan.rounds, strategy.name)
-    return metrics
 
 
 def _check(

@@ -18,7 +18,7 @@ from marginbench.methods.base import PairBatch, PairLoss, State, log_ratio_margi
 from marginbench.methods.registry import Method
 from marginbench.online.candidates import Pair
 from marginbench.online.policy import Policy
-from marginbench.study import Lora, Optimisation
+from marginbench.study import Optimisation
 from marginbench.training.batches import PairCollator
 from marginbench.training.frozen import FrozenBlocks, fits, frozen_blocks
 from marginbench.training.optimisation import processes, schedule_factor
@@ -84,7 +84,8 @@ class Updater:
         self.step = 0
         prepare_log_probs(policy.model)
         self.trained = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
-        self.frozen = self._frozen()
+        self.device = next(iter(self.trained.values())).device
+        self.frozen = frozen_blocks(policy.causal, getattr(opt.tuning, "last_layers", None), opt.precision)
         self.use_frozen: bool | None = None
         self.restart(steps)
 
@@ -95,16 +96,6 @@ class Updater:
         self.optimiser = torch.optim.AdamW(
             self.trained.values(), lr=self.opt.learning_rate, weight_decay=self.opt.weight_decay
         )
-
-    def _frozen(self) -> FrozenBlocks | None:
-        tuning = self.opt.tuning
-        last = tuning.last_layers if isinstance(tuning, Lora) else None
-        return frozen_blocks(self.policy.causal, last, self.opt.precision)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(iter(self.trained.values())).device
 
     def add_reference(self, rows: Sequence[Row]) -> list[Row]:
         """The same pairs with log-probabilities under the start, `ref_chosen_logp` and `ref_rejected_logp`."""
