@@ -1,45 +1,24 @@
 """A method that somebody adds is found and held to the contract by its file alone."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from contract_tools import run_contract
 
 pytestmark = pytest.mark.slow
 
 FILE = Path(__file__).resolve().parents[1] / "fixtures" / "exponential.py"
 
 
-def _contract(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        str(Path(__file__).with_name("test_methods.py")),
-    ]
-    return subprocess.run(
-        [*command, "-k", "exponential"],
-        env={**os.environ, "MARGINBENCH_METHODS": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_a_new_file_is_held_to_the_contract(tmp_path: Path) -> None:
     (tmp_path / FILE.name).write_text(FILE.read_text())
-    result = _contract(tmp_path)
+    result = run_contract("test_methods.py", "exponential", "MARGINBENCH_METHODS", tmp_path)
     assert result.returncode == 0, result.stdout[-3000:]
     assert int(result.stdout.split(" passed")[0].split()[-1]) > 10
 
 
 def test_a_new_file_with_a_wrong_sign_is_found_out(tmp_path: Path) -> None:
     (tmp_path / FILE.name).write_text(FILE.read_text().replace("(-params.beta *", "(params.beta *"))
-    result = _contract(tmp_path)
+    result = run_contract("test_methods.py", "exponential", "MARGINBENCH_METHODS", tmp_path)
     assert result.returncode == 1, result.stdout[-3000:]
     assert "failed" in result.stdout

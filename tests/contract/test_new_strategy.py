@@ -1,31 +1,18 @@
 """A strategy that somebody adds is found and held to the contract by its file alone; each defect is found out."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from contract_tools import run_contract
 
 pytestmark = pytest.mark.slow
 
 FILE = Path(__file__).resolve().parents[1] / "fixtures" / "lowest_entropy.py"
 
 
-def _contract(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "lowest_entropy"]
-    return subprocess.run(
-        [*command, str(Path(__file__).with_name("test_selection.py"))],
-        env={**os.environ, "MARGINBENCH_SELECTION": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_a_new_file_is_held_to_the_contract(tmp_path: Path) -> None:
     (tmp_path / FILE.name).write_text(FILE.read_text())
-    result = _contract(tmp_path)
+    result = run_contract("test_selection.py", "lowest_entropy", "MARGINBENCH_SELECTION", tmp_path)
     assert result.returncode == 0, result.stdout[-3000:]
     assert int(result.stdout.split(" passed")[0].split()[-1]) > 10
 
@@ -45,7 +32,7 @@ def test_a_new_file_with_a_defect_is_found_out(tmp_path: Path, right: str, wrong
     text = FILE.read_text()
     assert right in text
     (tmp_path / FILE.name).write_text(text.replace(right, wrong))
-    result = _contract(tmp_path)
+    result = run_contract("test_selection.py", "lowest_entropy", "MARGINBENCH_SELECTION", tmp_path)
     assert result.returncode == 1, result.stdout[-3000:]
     failed = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
     assert any(caught_by in line for line in failed), failed

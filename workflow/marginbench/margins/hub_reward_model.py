@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from marginbench.data.messages import Messages, chat_prompt, plain_prompt
 from marginbench.errors import UserError
@@ -21,7 +21,7 @@ from marginbench.files import read_jsonl
 from marginbench.identity import content_id, file_sha256
 from marginbench.job import Progress, quiet
 from marginbench.margins.rows import margin_rows
-from marginbench.models.loading import DTYPES, check_loaded, folder_tokenizer, hush, model_folder
+from marginbench.models.loading import folder_tokenizer, load_checked, model_folder
 from marginbench.models.reward_head import reward_scores
 from marginbench.models.template import Format, adds_bos, check_single_bos, template_hash
 from marginbench.study import FolderRewardModel, HubRewardModel
@@ -38,21 +38,7 @@ def load_classifier(folder: Path, precision: str) -> PreTrainedModel:
     Raises UserError when a weight is missing, has another shape, or has no place in the architecture, or when there is
     not exactly one label. Code that comes with a model is never run.
     """
-    hush()
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=DTYPES[precision],
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that `check_loaded` can name the weight
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder}: not a loadable sequence classifier ({str(error).splitlines()[0]})") from error
-    check_loaded(report, folder)
+    model, report = load_checked(AutoModelForSequenceClassification, folder, precision, "sequence classifier")
     if report["unexpected_keys"]:
         left = sorted(report["unexpected_keys"])
         raise UserError(
@@ -61,7 +47,7 @@ def load_classifier(folder: Path, precision: str) -> PreTrainedModel:
         )
     if model.config.num_labels != 1:
         raise UserError(f"{folder}: has {model.config.num_labels} labels; a reward model has one (num_labels 1)")
-    return model.eval()
+    return model
 
 
 def encode_text(

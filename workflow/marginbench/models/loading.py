@@ -173,11 +173,16 @@ def check_loaded(report: dict[str, Any], where: str | Path, allowed: tuple[str, 
         )
 
 
-def _load_causal(folder: Path, dtype: Literal["fp32", "bf16"]) -> PreTrainedModel:
+def load_checked(kind: Any, folder: Path, dtype: Literal["fp32", "bf16"], what: str) -> tuple[PreTrainedModel, Any]:
+    """A folder's model by an auto class, in eval mode on the CPU, with transformers' report of the loading.
+
+    Raises UserError, naming `what` was wanted, when it does not load, and when a weight is missing or of another shape.
+    Code that comes with a model is never run.
+    """
     hush()
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = kind.from_pretrained(
             folder,
             config=config,
             dtype=DTYPES[dtype],
@@ -186,10 +191,14 @@ def _load_causal(folder: Path, dtype: Literal["fp32", "bf16"]) -> PreTrainedMode
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # so that `check_loaded` can name the weight
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not a loadable causal language model ({str(error).splitlines()[0]})") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: not a loadable {what} ({str(error).splitlines()[0]})") from error
     check_loaded(report, folder)
-    return model.eval()
+    return model.eval(), report
+
+
+def _load_causal(folder: Path, dtype: Literal["fp32", "bf16"]) -> PreTrainedModel:
+    return load_checked(AutoModelForCausalLM, folder, dtype, "causal language model")[0]
 
 
 def load_tokenizer(manifest: str | Path | Manifest) -> PreTrainedTokenizerBase:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from marginbench.errors import UserError
 from marginbench.identity import stream
-from marginbench.methods.base import PairBatch, PairLoss, State, log_ratio_margin
+from marginbench.methods.base import PairBatch, PairLoss, State
 from marginbench.methods.registry import Method
 from marginbench.online.candidates import Pair
 from marginbench.online.policy import Policy
@@ -23,6 +23,7 @@ from marginbench.training.batches import PairCollator
 from marginbench.training.frozen import FrozenBlocks, fits, frozen_blocks
 from marginbench.training.optimisation import processes, schedule_factor
 from marginbench.training.pair_logps import PairLogps, autocast, pair_log_probs, prepare_log_probs
+from marginbench.training.step_log import pair_quantities
 
 Row = dict[str, Any]
 """A pair as the collator reads it: token ids of prompt and both answers, pair_id, reference log-probabilities."""
@@ -201,16 +202,7 @@ class Updater:
         return loss
 
     def _log(self, batch: PairBatch, result: PairLoss, logged: dict[str, float]) -> list[dict[str, Any]]:
-        with torch.no_grad():
-            margin = log_ratio_margin(batch)
-            values = {
-                "reward_margin": getattr(self.method.params, "beta", 1.0) * margin,
-                "reward_accuracy": (margin > 0).float(),
-                "logp_chosen": batch.chosen_logp,
-                "logp_rejected": batch.rejected_logp,
-                **result.logs,
-            }
-        logged = {**logged, **{name: value.double().mean().item() for name, value in values.items()}}
+        logged = {**logged, **pair_quantities(self.method, batch, result)}
         return [{"step": self.step, "quantity": name, "value": logged[name]} for name in sorted(logged)]
 
     def save(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

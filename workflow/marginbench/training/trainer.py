@@ -24,11 +24,12 @@ from trl import DPOConfig, DPOTrainer
 
 from marginbench.errors import UserError
 from marginbench.files import write_json
-from marginbench.methods.base import PairBatch, PairLoss, State, log_ratio_margin
+from marginbench.methods.base import PairBatch, PairLoss, State
 from marginbench.methods.registry import Method
 from marginbench.training.batches import PairCollator, in_training_order
 from marginbench.training.frozen import FrozenBlocks
 from marginbench.training.pair_logps import PairLogps, pair_log_probs, prepare_log_probs
+from marginbench.training.step_log import pair_quantities
 
 CHECKPOINT_MARK = "method_state.json"
 """Written last into a checkpoint: the method's state and the run's key. A checkpoint without it is not whole."""
@@ -168,17 +169,8 @@ class PairTrainer(DPOTrainer):
 
     def _log_pairs(self, batch: PairBatch, result: PairLoss) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]
-        with torch.no_grad():
-            margin = log_ratio_margin(batch)
-            values = {
-                "reward_margin": getattr(self.method.params, "beta", 1.0) * margin,
-                "reward_accuracy": (margin > 0).float(),
-                "logp_chosen": batch.chosen_logp,
-                "logp_rejected": batch.rejected_logp,
-                **result.logs,
-            }
-            for name, value in values.items():
-                metrics[name].append(value.double().mean().item())
+        for name, value in pair_quantities(self.method, batch, result).items():
+            metrics[name].append(value)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the step's quantities, as means over all processes: every process keeps the same log."""
