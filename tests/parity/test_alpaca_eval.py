@@ -10,7 +10,7 @@ import random
 from pathlib import Path
 
 import pytest
-from marginbench.judging.alpaca_eval import score
+from marginbench.benchmarks.alpaca_eval import score
 
 CASES = Path(__file__).parents[2].parent / "shared" / "parity" / "alpaca_eval"
 GAMED = CASES / "_reference" / "df_gamed_reconstructed.csv.gz"

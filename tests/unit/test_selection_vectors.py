@@ -174,7 +174,7 @@ def test_answers_that_are_there_are_not_sampled_again() -> None:
 
 def test_v8_half_credit_for_ties() -> None:
     """Scores of the start .2 1 -.5 .7 0 and of the policy .9 1 -.6 1.7 .1, as preferences between the two."""
-    from marginbench.judging.alpaca_eval import score
+    from marginbench.benchmarks.alpaca_eval import score
 
     rows = [
         {

@@ -4,6 +4,7 @@ JSON goes to stdout where another program may read it, messages to stderr; exit 
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from typing import NoReturn
 
 from marginbench import __version__
 from marginbench.errors import UserError, nearest
+
+BENCHMARKS = ("alpaca_eval", "arena_hard", "mt_bench")
+"""Benchmarks that `score` knows, each a file `benchmarks/score_<name>.py`."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("action", choices=["serve"])
     judge.add_argument("options", nargs=argparse.REMAINDER, help="see `marginbench judge serve --help`")
     judge.set_defaults(run=_judge)
+
+    score = commands.add_parser("score", help="score existing judgments of a benchmark, as JSON")
+    kinds = score.add_subparsers(required=True, metavar="BENCHMARK")
+    for benchmark in BENCHMARKS:
+        parts = importlib.import_module(f"marginbench.benchmarks.score_{benchmark}")
+        kind = kinds.add_parser(benchmark.replace("_", "-"), help=parts.__doc__.splitlines()[0])
+        parts.add_arguments(kind)
+        kind.set_defaults(run=_score, parts=parts)
 
     generate = commands.add_parser("generate", help="write what is generated from the code: schemas, ARCHITECTURE.md")
     generate.add_argument("--check", action="store_true", help="only say whether anything is stale")
@@ -185,6 +197,10 @@ def _judge(arguments: argparse.Namespace) -> int:
     from marginbench.judging.server import main as serve
 
     return serve(arguments.options)
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    print(json.dumps(arguments.parts.score(arguments), indent=1, allow_nan=False))
 
 
 def _generate(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ ROOMS = (
     "generation",
     "margins",
     "judging",
+    "benchmarks",
     "capability",
     "online",
     "statistics",

@@ -6,8 +6,8 @@ from marginbench.job import job
 
 name = f"judge_answers {snakemake.wildcards.method} seed{snakemake.wildcards.seed}"
 with job(name, snakemake.log[0], snakemake.threads) as progress:
+    from marginbench.benchmarks.alpaca_eval import annotations, pair_items
     from marginbench.files import read_jsonl, write_json, write_jsonl
-    from marginbench.judging.alpaca_eval import annotations, pair_items
     from marginbench.judging.client import judge_pairs
     from marginbench.judging.server import local_server
     from marginbench.judging.spec import JudgeSpec

@@ -5,9 +5,9 @@ import statistics
 
 import pytest
 from judging_tools import item
+from marginbench.benchmarks.alpaca_eval import annotations, pair_items, score
 from marginbench.errors import UserError
 from marginbench.identity import stream
-from marginbench.judging.alpaca_eval import annotations, pair_items, score
 
 
 def row(preference, i=0, **changes):
