@@ -350,10 +350,102 @@ class Equivalence(Section):
     alpha: Fraction = Field(0.05, description="Level of each one-sided test.")
 
 
+class LocalFile(Section):
+    """A file that is there."""
+
+    source: Literal["file"]
+    path: str = Field(description="The file, plain or .gz, relative to the working directory or absolute.")
+
+
+class HubFile(Section):
+    """A file of a repository on the Hugging Face hub, at a pinned revision."""
+
+    source: Literal["hub"]
+    id: str = Field(description="Repository id, `organisation/name`.")
+    kind: Literal["dataset", "space", "model"] = Field("dataset", description="Kind of repository.")
+    revision: str = Field(description="Commit hash or tag.")
+    file: str = Field(description="Path inside the repository.")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="Hash of the file; null: not known yet.")
+
+
+GivenFile = Annotated[LocalFile | HubFile, Field(discriminator="source")]
+
+
 class Benchmark(Section):
-    """A set of prompts that is answered and judged."""
+    """What every benchmark may be told."""
+
+    judges: list[Id] | None = Field(
+        None, description="Ids from resources/judges.yaml; null takes those of the study that give its kind of verdict."
+    )
+
+
+class InDomain(Benchmark):
+    """Held-out prompts of the study's own corpus, judged beside the SFT start's answers by AlpacaEval's protocol."""
 
     prompts: Positive = Field(64, description="How many of the held-out prompts are answered.")
+
+
+class AlpacaEval(Benchmark):
+    """AlpacaEval 2 (Dubois et al. 2024): instructions judged beside a reference model's answers."""
+
+    reference: GivenFile = Field(description="Reference outputs in the official format: instructions and answers.")
+    gamed: GivenFile | None = Field(None, description="df_gamed.csv; without it there is no length-controlled rate.")
+    difficulty: GivenFile | None = Field(None, description="Difficulties that replace those in df_gamed.csv.")
+    prompts: Positive | None = Field(None, description="First N instructions only; length control needs all 805.")
+
+
+class ArenaHard(Benchmark):
+    """Arena-Hard (Li et al. 2024): two games for each prompt, five verdicts."""
+
+    version: Literal["v0.1", "v2.0"] = Field("v2.0", description="Whose rules: verdicts, null games, intervals.")
+    questions: GivenFile | None = Field(None, description="question.jsonl; null asks the in-domain prompts.")
+    baseline: GivenFile | None = Field(None, description="The baseline's answer file; null: the SFT start answers.")
+    category: str | None = Field(None, description="Only this category, e.g. hard_prompt; its baseline may be its own.")
+    prompts: Positive | None = Field(None, description="First N prompts only.")
+
+
+MT_BENCH_TEMPERATURES = {
+    **dict.fromkeys(("writing", "roleplay"), 0.7),
+    **dict.fromkeys(("stem", "humanities"), 0.1),
+    **dict.fromkeys(("extraction", "math", "coding", "reasoning"), 0.0),
+}
+"""Sampling temperatures of the answers (FastChat, Zheng et al. 2023)."""
+
+
+class MtBench(Benchmark):
+    """MT-Bench (Zheng et al. 2023): two-turn questions, each answer graded by itself."""
+
+    questions: GivenFile = Field(description="question.jsonl: 80 questions of two turns.")
+    references: GivenFile | None = Field(
+        None, description="Reference answers of the judge, for the kinds that have them."
+    )
+    temperatures: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=lambda: dict(MT_BENCH_TEMPERATURES),
+        description="Category -> sampling temperature, as the benchmark sets it; others take the generation's.",
+    )
+    prompts: Positive | None = Field(None, description="First N questions only.")
+
+
+class Benchmarks(Section):
+    """What is answered and judged; each that is named is run."""
+
+    in_domain: InDomain | None = Field(None, description="Held-out prompts of the own corpus.")
+    alpaca_eval: AlpacaEval | None = Field(None, description="AlpacaEval 2.")
+    arena_hard: ArenaHard | None = Field(None, description="Arena-Hard.")
+    mt_bench: MtBench | None = Field(None, description="MT-Bench.")
+
+    @property
+    def named(self) -> dict[str, Benchmark]:
+        """Benchmarks of the study by id, in the order of the fields."""
+        return {name: getattr(self, name) for name in type(self).model_fields if getattr(self, name) is not None}
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> "Benchmarks":
+        if not self.named:
+            raise ValueError("`benchmarks` names nothing; name at least `in_domain`")
+        if self.arena_hard and self.arena_hard.questions is None and self.in_domain is None:
+            raise ValueError("`benchmarks.arena_hard` without `questions` asks the in-domain prompts; name `in_domain`")
+        return self
 
 
 class CapabilityTask(Section):
@@ -433,7 +525,7 @@ class Study(Section):
     arms: dict[Id, Arm] = Field(default_factory=dict, description="Online entries of the comparison, by id.")
     equivalence: Equivalence = Field(default_factory=Equivalence, description="Tests between arms.")
     generations: dict[Id, Decoding] = Field(min_length=1, description="How answers are sampled, by id.")
-    benchmarks: dict[Literal["in_domain"], Benchmark] = Field(min_length=1, description="What is answered and judged.")
+    benchmarks: Benchmarks = Field(description="What is answered and judged.")
     judges: list[Id] = Field(min_length=1, description="Ids from resources/judges.yaml; the first is the headline.")
     capability: Capability = Field(default_factory=Capability, description="Standard benchmarks.")
     confidence: Fraction = Field(0.95, description="Level of every interval.")

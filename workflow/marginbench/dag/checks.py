@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from marginbench.capability.tasks import known_tasks
 from marginbench.dag.arms import check_arms
+from marginbench.dag.check_judges import check_judges
 from marginbench.dag.scorers import SCORERS, check_scorers
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
@@ -100,16 +101,7 @@ def check_study(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> No
     _check_methods(study, where)
     check_arms(study, where, judges)
     check_scorers(study, where)
-    for judge in study.judges:
-        if judge not in judges:
-            raise UserError(f"{where}: judges: unknown judge `{judge}`; {nearest(judge, judges)}")
-        if "review_classifiers" in judges[judge].needs:
-            for name, dataset in study.datasets.items():
-                if not isinstance(study.corpora[dataset.corpus], ReviewsCorpus):
-                    raise UserError(
-                        f"{where}: judges: `{judge}` judges with a sentiment classifier, which the corpus of dataset "
-                        f"`{name}` does not have; choose a judge that reads any text"
-                    )
+    check_judges(study, where, judges)
     _check_claims(study, where)
     for task in study.capability.tasks:
         if task not in known_tasks():
@@ -132,12 +124,12 @@ def _check_data(study: Study, where: str) -> None:
                 )
             if corpus.candidates.samples_per_prompt < 2:
                 raise UserError(f"{at}.candidates.samples_per_prompt: 1 sample makes no pair; use 2 or more")
-        for benchmark_id, benchmark in study.benchmarks.items():
-            if benchmark.prompts > corpus.eval_prompts:
-                raise UserError(
-                    f"{where}: benchmarks.{benchmark_id}.prompts: impossible split: {benchmark.prompts} prompts are "
-                    f"asked for, corpora.{name}.eval_prompts keeps {corpus.eval_prompts}; raise it or ask for fewer"
-                )
+        asked = study.benchmarks.in_domain.prompts if study.benchmarks.in_domain else 0
+        if asked > corpus.eval_prompts:
+            raise UserError(
+                f"{where}: benchmarks.in_domain.prompts: impossible split: {asked} prompts are "
+                f"asked for, corpora.{name}.eval_prompts keeps {corpus.eval_prompts}; raise it or ask for fewer"
+            )
     for name, dataset in study.datasets.items():
         at = f"{where}: datasets.{name}"
         if dataset.corpus not in study.corpora:

@@ -47,7 +47,7 @@ class Online(Training, Evaluation):
             "online": study.arm_online(wildcards.method).model_dump(mode="json"),
             "training": study.arm_training(wildcards.method).model_dump(mode="json"),
             "capability": study.capability.model_dump(mode="json"),
-            "prompts": max(benchmark.prompts for benchmark in study.benchmarks.values()),
+            "prompts": study.benchmarks.in_domain.prompts if study.benchmarks.in_domain else 0,
         }
 
     def arm_code(self, wildcards: Any) -> str:

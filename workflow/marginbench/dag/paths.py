@@ -43,8 +43,12 @@ class Paths:
             "model": any_of(m for s in studies for m in s.models),
             "method": any_of([START, *(m for s in studies for m in [*s.methods, *s.arms])]),
             "generation": any_of(g for s in studies for g in s.generations),
-            "bench": any_of(b for s in studies for b in s.benchmarks),
-            "judge": any_of(j for s in studies for j in s.judges),
+            "bench": any_of(b for s in studies for b in s.benchmarks.named),
+            "judge": any_of(
+                j
+                for s in studies
+                for j in [*s.judges, *(n for b in s.benchmarks.named.values() for n in b.judges or [])]
+            ),
             "shared": rf"{SHARED}(-seed\d+)?",
             "seed": r"\d+",
         }

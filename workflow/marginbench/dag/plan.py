@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from marginbench.dag.checks import load_studies
+from marginbench.dag.evaluation import PAIRWISE_BENCHES, answers_bench, judges_of
 from marginbench.dag.online import Online
 from marginbench.dag.scorers import scorers_of
 from marginbench.judging.spec import load_judges
@@ -59,8 +60,9 @@ class Plan(Online):
         # The start's weights are the same for every seed unless SFT is redrawn, so they are checked once.
         fixed = method == START and "sft" not in study.reseed
         checked = self.run(study_id, dataset, model, method, study.seeds[0]) if fixed else folder
-        pairs = [(g, b) for g in study.generations for b in study.benchmarks]
-        judged = [f"{g}/{b}/{j}" for g, b in pairs for j in study.judges]
+        benches = list(study.benchmarks.named)
+        answered = [(g, b) for g in study.generations for b in benches if answers_bench(study, b) == b]
+        judged = [f"{g}/{b}/{j}" for g in study.generations for b in benches for j in judges_of(study, b, self.judges)]
         return {
             "study": study_id,
             "dataset": dataset,
@@ -69,8 +71,10 @@ class Plan(Online):
             "seed": seed,
             "spec": f"{folder}/spec.json",
             "train": None if method == START else f"{folder}/{'policy/' * (method in study.arms)}train.parquet",
-            "answer_scores": {f"{g}/{b}": f"{folder}/answer_scores/{g}/{b}.parquet" for g, b in pairs},
-            "annotations": {key: f"{folder}/annotations/{key}.json" for key in judged},
+            "answer_scores": {f"{g}/{b}": f"{folder}/answer_scores/{g}/{b}.parquet" for g, b in answered},
+            "annotations": {
+                key: f"{folder}/annotations/{key}.json" for key in judged if key.split("/")[1] in PAIRWISE_BENCHES
+            },
             "scores": {key: f"{folder}/scores/{key}.json" for key in judged},
             "capability": f"{checked}/capability" if study.capability.tasks else None,
         }
