@@ -569,6 +569,12 @@ class Study(Section):
         named = self.claims.methods if self.claims.methods is not None else self.methods
         return [m for m in [START, *self.methods] if m in named and m != self.claims_baseline]
 
+    @property
+    def all_judges(self) -> list[str]:
+        """The study's judges and those that only a benchmark names, in this order, none twice."""
+        own = [judge for benchmark in self.benchmarks.named.values() for judge in benchmark.judges or []]
+        return list(dict.fromkeys([*self.judges, *own]))
+
     def training_of(self, method_id: str) -> Optimisation:
         """The optimiser settings of one method: the study's, with the method's overrides on top."""
         return self._overridden(self.methods[method_id].training)

@@ -44,11 +44,7 @@ class Paths:
             "method": any_of([START, *(m for s in studies for m in [*s.methods, *s.arms])]),
             "generation": any_of(g for s in studies for g in s.generations),
             "bench": any_of(b for s in studies for b in s.benchmarks.named),
-            "judge": any_of(
-                j
-                for s in studies
-                for j in [*s.judges, *(n for b in s.benchmarks.named.values() for n in b.judges or [])]
-            ),
+            "judge": any_of(j for s in studies for j in s.all_judges),
             "shared": rf"{SHARED}(-seed\d+)?",
             "seed": r"\d+",
         }

@@ -28,9 +28,7 @@ class Metric:
     @property
     def bounds(self) -> tuple[float, float]:
         """Values that the metric can take, as stored; intervals are cut there."""
-        if self.against_start:
-            return (0.0, 100.0)
-        return (0.0, 1.0) if self.unit == "%" else (float("-inf"), float("inf"))
+        return (0.0, 100.0 / self.scale) if self.unit == "%" else (float("-inf"), float("inf"))
 
     @property
     def head(self) -> str:
@@ -86,6 +84,35 @@ CATALOG = (
         "AlpacaEval 2's length-controlled win rate against the SFT start, in per cent; no row where it is undefined.",
         against_start=True,
     ),
+    Metric(
+        "arena_score",
+        "arena score",
+        "%",
+        "higher",
+        1,
+        "Arena-Hard's protocol against the SFT start's answers, in per cent; 50 is no change. Two games for each "
+        "prompt; a clear verdict counts three times. The standard error is clustered by prompt.",
+        against_start=True,
+    ),
+    Metric(
+        "arena_hard",
+        "Arena-Hard",
+        "%",
+        "higher",
+        1,
+        "Arena-Hard score against the benchmark's own baseline, in per cent; 50 is as good as that. The standard "
+        "error is clustered by prompt; the official interval stands in the score's file.",
+    ),
+    Metric(
+        "mt_bench",
+        "MT-Bench",
+        "",
+        "higher",
+        2,
+        "Mean rating (1 to 10) over all valid judgments of both turns; the standard error is clustered by question.",
+    ),
+    Metric("mt_bench/turn_1", "MT-Bench, turn 1", "", "higher", 2, "Mean rating of the first answers."),
+    Metric("mt_bench/turn_2", "MT-Bench, turn 2", "", "higher", 2, "Mean rating of the second answers."),
     Metric(
         "kl",
         "KL",
@@ -159,8 +186,20 @@ CATALOG = (
     _task("ifeval", "IFEval", "Instruction following, prompt-level strict accuracy."),
 )
 
+BENCH_LABELS = {"alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard", "mt_bench": "MT-Bench"}
+
 BY_ID = {metric.id: metric for metric in CATALOG}
-MAIN = ("true_reward", "win_rate", "length_controlled_winrate", "kl", "repeated_trigrams", "answer_tokens")
+MAIN = (
+    "true_reward",
+    "win_rate",
+    "length_controlled_winrate",
+    "arena_score",
+    "arena_hard",
+    "mt_bench",
+    "kl",
+    "repeated_trigrams",
+    "answer_tokens",
+)
 """Metrics of the first panel of the table, in order."""
 
 
@@ -170,7 +209,11 @@ def describe(metric_id: str) -> Metric:
         return BY_ID[metric_id]
     bench, slash, headline = metric_id.rpartition("/")
     if slash and headline in BY_ID:
-        return replace(BY_ID[headline], id=metric_id, label=f"{bench} {BY_ID[headline].label}")
+        # A benchmark with a baseline of its own measures no change against the start.
+        metric = BY_ID[headline]
+        meaning = f"As `{headline}`, on the questions of {bench} and against its own baseline."
+        label = f"{BENCH_LABELS.get(bench, bench)} {metric.label}"
+        return replace(metric, id=metric_id, label=label, meaning=meaning, against_start=False)
     meaning = f"lm-eval task `{metric_id}`; see its JSON for metric and direction."
     return Metric(metric_id, metric_id, "", "neither", 3, meaning, capability=True)
 

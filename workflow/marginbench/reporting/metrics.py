@@ -16,6 +16,7 @@ from marginbench.errors import UserError
 from marginbench.files import atomic_path, read_json, write_text
 from marginbench.identity import content_id
 from marginbench.records import ANSWER_SCORES, METRICS, read_table, write_table
+from marginbench.study import START
 
 FLOAT_FORMAT = "%.10g"
 ITEM_COLUMNS = ["dataset", "model", "method", "seed", "generation", "metric", "judge", "item", "value", "weight"]
@@ -107,16 +108,46 @@ def _mean_row(values: pd.Series) -> dict[str, Any]:
 
 def _judge_rows(path: Path, bench: str) -> Iterable[dict[str, Any]]:
     score = read_json(path)
-    win_rate, se, total, null = _required(score, ("win_rate", "standard_error", "n_total", "n_null"), path)
-    yield {"metric": _metric_id(bench, "win_rate"), "value": win_rate, "se": se, "n": int(total)}
-    asked = int(total) + int(null)
+    if bench == "mt_bench":
+        yield from _mt_bench_rows(score, path)
+    elif bench == "arena_hard":
+        yield from _arena_rows(score, path)
+    else:
+        yield from _pairwise_rows(score, path, bench)
+
+
+def _null_row(metric: str, null: int, asked: int) -> dict[str, Any]:
     share = null / asked if asked else None
     se = None if share is None else float(np.sqrt(share * (1 - share) / asked))
-    yield {"metric": _metric_id(bench, "judge_null"), "value": share, "se": se, "n": asked}
+    return {"metric": metric, "value": share, "se": se, "n": asked}
+
+
+def _pairwise_rows(score: dict, path: Path, bench: str) -> Iterable[dict[str, Any]]:
+    win_rate, se, total, null = _required(score, ("win_rate", "standard_error", "n_total", "n_null"), path)
+    yield {"metric": _metric_id(bench, "win_rate"), "value": win_rate, "se": se, "n": int(total)}
+    yield _null_row(_metric_id(bench, "judge_null"), int(null), int(total) + int(null))
     if score.get("length_controlled_winrate") is not None:
         # No SE: the package's lc_standard_error is that of the fitted values, not a sampling error.
         value = score["length_controlled_winrate"]
         yield {"metric": _metric_id(bench, "length_controlled_winrate"), "value": value, "se": None, "n": int(total)}
+
+
+def _arena_rows(score: dict, path: Path) -> Iterable[dict[str, Any]]:
+    """The SE is the one clustered by prompt; the official interval stands in the score's own file."""
+    keys = ("score", "clustered_se", "n_prompts", "n_null", "n_games", "baseline")
+    value, se, prompts, null, games, baseline = _required(score, keys, path)
+    metric = "arena_score" if baseline == START else "arena_hard"
+    yield {"metric": metric, "value": value, "se": se, "n": int(prompts)}
+    yield _null_row("arena_hard/judge_null", int(null), int(games))
+
+
+def _mt_bench_rows(score: dict, path: Path) -> Iterable[dict[str, Any]]:
+    keys = ("average", "clustered_se", "turn_1", "turn_2", "n_questions", "n", "n_dropped")
+    value, se, first, second, questions, kept, dropped = _required(score, keys, path)
+    yield {"metric": "mt_bench", "value": value, "se": se, "n": int(questions)}
+    yield {"metric": "mt_bench/turn_1", "value": first, "se": None, "n": int(questions)}
+    yield {"metric": "mt_bench/turn_2", "value": second, "se": None, "n": int(questions)}
+    yield _null_row("mt_bench/judge_null", int(dropped), int(kept) + int(dropped))
 
 
 def collect_metrics(runs: list[RunFiles]) -> pd.DataFrame:
@@ -174,6 +205,11 @@ def collect_items(runs: list[RunFiles]) -> pd.DataFrame:
                 add(run, generation, _metric_id(bench, metric), "", values)
         for (generation, bench, judge), path in run.annotations.items():
             add(run, generation, _metric_id(bench, "win_rate"), judge, _preferences(path))
+        for (generation, _, judge), path in run.scores.items():
+            score = read_json(path)
+            for metric, rows in (score.get("items") or {}).items():
+                values = pd.Series({row["item"]: row["value"] for row in rows}, dtype=float)
+                add(run, generation, metric, judge, values, [float(row["weight"]) for row in rows])
         for task, path in run.capability.items():
             samples = read_json(path).get("samples") or []
             values = pd.Series({str(sample["doc_id"]): sample["value"] for sample in samples}, dtype=float)
