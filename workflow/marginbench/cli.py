@@ -97,6 +97,14 @@ def _parser() -> argparse.ArgumentParser:
         parts.add_arguments(kind)
         kind.set_defaults(run=_score, parts=parts)
 
+    compare = commands.add_parser("compare", help="compare two finished evaluations, as JSON")
+    compared = compare.add_subparsers(required=True, metavar="WHAT")
+    capability = compared.add_parser("capability", help="a tuned model beside its base: two lm-eval output folders")
+    capability.add_argument("base", metavar="BASE_DIR")
+    capability.add_argument("tuned", metavar="TUNED_DIR")
+    capability.add_argument("--margin", type=float, help="non-inferiority margin, in the metric's unit, e.g. 0.01")
+    capability.set_defaults(run=_compare_capability)
+
     generate = commands.add_parser("generate", help="write what is generated from the code: schemas, ARCHITECTURE.md")
     generate.add_argument("--check", action="store_true", help="only say whether anything is stale")
     generate.set_defaults(run=_generate)
@@ -201,6 +209,14 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 def _score(arguments: argparse.Namespace) -> None:
     print(json.dumps(arguments.parts.score(arguments), indent=1, allow_nan=False))
+
+
+def _compare_capability(arguments: argparse.Namespace) -> None:
+    from marginbench.reporting.compare_capability import compare_capability
+
+    if arguments.margin is not None and not arguments.margin > 0:
+        raise UserError(f"--margin {arguments.margin}: must be above 0")
+    print(json.dumps(compare_capability(arguments.base, arguments.tuned, arguments.margin), indent=1, allow_nan=False))
 
 
 def _generate(arguments: argparse.Namespace) -> int:
