@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from dag_tools import toy_study
-from marginbench.arms import check_arms
-from marginbench.checks import parse_study
+from marginbench.dag.arms import check_arms
+from marginbench.dag.checks import parse_study
 from marginbench.errors import UserError
 from marginbench.judging.spec import load_judges
 
