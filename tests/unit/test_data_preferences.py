@@ -274,14 +274,30 @@ def test_splits_are_by_prompt_and_evaluation_prompts_are_never_trained_on(
     assert not sides["train"] & sides["holdout"]
     prompts = {role: {p[0]["content"] for p in group["prompt"]} for role, group in texts.groupby("role")}
     trained = {p[0]["content"] for p in pairs["prompt"]} | prompts["sft"]
-    assert set(prompts) == {"eval", "perplexity", "sft"}
+    assert set(prompts) == {"eval", "perplexity", "prompt", "sft"}
     assert not prompts["eval"] & prompts["perplexity"]
-    assert not trained & (prompts["eval"] | prompts["perplexity"])
+    assert not (trained | prompts["prompt"]) & (prompts["eval"] | prompts["perplexity"])
     if max_pairs is None:
         everything, _ = read_preferences(corpus)
         assert set(pairs["prompt_id"]) | evaluation_prompts(everything, corpus) == set(everything["prompt_id"])
     else:
         assert len(pairs) == min(max_pairs, report["training_pairs"])
+
+
+@pytest.mark.parametrize("max_pairs", [None, 12])
+def test_prompts_are_those_of_the_training_pairs_once_each(tmp_path, max_pairs):
+    rows = preference_rows(20, 3)
+    (tmp_path / "p.jsonl").write_bytes(jsonl(rows))
+    corpus = file_corpus(tmp_path / "p.jsonl", max_pairs=max_pairs)
+    pairs, _ = pairs_from_corpus(corpus, Dataset(corpus="c"), 0.25, 0)
+    texts, report = read_corpus(corpus, 0)
+    prompts = texts[texts["role"] == "prompt"]
+    asked = [prompt[0]["content"] for prompt in prompts["prompt"]]
+    assert sorted(asked) == sorted({prompt[0]["content"] for prompt in pairs["prompt"]})
+    assert report["roles"]["prompt"] == len(asked) > 4
+    first = {(row["prompt"], row["chosen"]) for row in rows}
+    assert set(zip(asked, prompts["completion"], strict=True)) <= first, "the text that followed in the source"
+    assert texts["text_id"].is_unique
 
 
 def _rows_of(prompt: int, n: int):

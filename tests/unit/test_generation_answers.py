@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 import torch
 from marginbench.errors import UserError
-from marginbench.generation.answers import answer_questions
+from marginbench.generation.answers import Conversation, answer_conversations, answer_questions
 from marginbench.generation.engine import Prompt, generate
 from marginbench.generation.likelihood import answer_log_probs
+from marginbench.generation.policy import Policy
+from marginbench.identity import content_id
 from marginbench.models.loading import load_model, load_tokenizer
 from marginbench.models.lora import add_adapter, save_adapter
 from marginbench.models.manifest import write_manifest
@@ -130,7 +132,50 @@ def test_the_mean_log_ratio_estimates_the_divergence(policy: Path, toy_model: Pa
 def test_no_log_ratio_where_it_would_not_mean_anything(policy: Path, toy_model: Path, texts: pd.DataFrame) -> None:
     assert {r["kl"] for r in ask(toy_model, texts)} == {0.0}
     assert {r["kl"] for r in ask(policy, texts, top_p=0.9)} == {None}
+    assert {r["kl"] for r in ask(policy, texts, top_k=5)} == {None}
     assert {r["kl"] for r in ask(policy, texts, temperature=0)} == {None}
+
+
+def chat(*turns: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(turns)]
+
+
+def converse(policy: Policy, asked: list[Conversation], **keys: object) -> list[dict]:
+    decoding = Decoding(**{"max_new_tokens": 6, "temperature": 0.7, **keys})
+    return answer_conversations(policy, asked, "chat", decoding, "g", "mt_bench", 0)
+
+
+def test_two_turns_of_a_conversation(policy: Path) -> None:
+    """A turn of MT-Bench at a time: the second one's messages hold the answer to the first."""
+    opened = Policy(policy)
+    questions = [("q1", "Why?", "And then?"), ("q2", "a movie", "of the")]
+    first = converse(opened, [Conversation(q, chat(one)) for q, one, _ in questions], temperature=0)
+    asked = [
+        Conversation(q, chat(one, answer["text"], two), turn=2)
+        for (q, one, two), answer in zip(questions, first, strict=True)
+    ]
+    second = converse(opened, asked, temperature=0)
+    assert [(r["question_id"], r["turn"]) for r in [*first, *second]] == [("q1", 1), ("q2", 1), ("q1", 2), ("q2", 2)]
+    assert len({r["answer_id"] for r in [*first, *second]}) == 4
+    assert first[0].keys() == second[0].keys()
+    assert first[0]["prompt_text"] == "Why?"
+    assert second[0]["prompt_text"] == f"User: Why?\n\nAssistant: {first[0]['text']}\n\nUser: And then?"
+    text = f"<|user|>Why?<|end|><|assistant|>{first[0]['text']}<|end|><|user|>And then?<|end|><|assistant|>"
+    ids = opened.tokenizer(text)["input_ids"]
+    assert second[0]["prompt_token_hash"] == content_id("tokens", ids)
+    greedy = opened.model.generate(torch.tensor([ids]), max_new_tokens=6, do_sample=False, pad_token_id=0)
+    assert second[0]["text"] == opened.tokenizer.decode(greedy[0, len(ids) :], skip_special_tokens=True)
+
+
+def test_every_turn_draws_its_own_random_numbers(policy: Path) -> None:
+    opened = Policy(policy)
+    turns = [Conversation("q", chat("Why?"), turn) for turn in (1, 2)]
+    one, two = converse(opened, turns)
+    assert one["prompt_token_hash"] == two["prompt_token_hash"]
+    assert one["text"] != two["text"]
+    assert converse(opened, turns[1:])[0]["answer_id"] == two["answer_id"]
+    with pytest.raises(ValueError, match="asked twice"):
+        converse(opened, [turns[0], turns[0]])
 
 
 def test_too_few_prompts_are_an_error(policy: Path, texts: pd.DataFrame) -> None:

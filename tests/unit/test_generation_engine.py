@@ -7,9 +7,10 @@ import pytest
 import torch
 from marginbench.errors import UserError
 from marginbench.generation.engine import Generated, Prompt, choose_tokens, generate, stop_ids
+from marginbench.identity import content_id
 from marginbench.models.loading import load_model, load_tokenizer
 from marginbench.models.toy import toy_tokenizer
-from marginbench.study import Decoding
+from marginbench.study import Decoding, Online
 from scipy.stats import chisquare
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -120,7 +121,7 @@ def test_a_cut_answer_says_so(toy: tuple) -> None:
 def test_every_end_token_of_the_model_stops(toy_model: Path) -> None:
     model, tokenizer = load_model(toy_model), load_tokenizer(toy_model)
     model.generation_config.eos_token_id = [7, tokenizer.eos_token_id]
-    assert stop_ids(model, tokenizer) == [7, tokenizer.eos_token_id]
+    assert stop_ids(model.generation_config, tokenizer) == [7, tokenizer.eos_token_id]
 
 
 def test_tokens_are_drawn_from_the_softened_distribution() -> None:
@@ -138,6 +139,65 @@ def test_top_p_keeps_the_smallest_set_that_reaches_the_mass() -> None:
     uniforms = torch.linspace(0, 0.999, 500)
     kept = {p: set(choose_tokens(logits.expand(500, -1), uniforms, 1.0, p).tolist()) for p in (0.4, 0.7, 0.8, 1.0)}
     assert kept == {0.4: {1}, 0.7: {1, 3}, 0.8: {1, 2, 3}, 1.0: {0, 1, 2, 3}}
+
+
+def test_top_k_keeps_what_torch_keeps() -> None:
+    logits = torch.randn(200, 30, generator=torch.Generator().manual_seed(0))
+    uniforms = torch.linspace(0, 0.9999, 4000)
+    for row in logits[:5]:
+        drawn = choose_tokens(row.expand(4000, -1), uniforms, 5.0, 1.0, top_k=4)
+        assert set(drawn.tolist()) == set(row.topk(4).indices.tolist())
+    uniforms = torch.rand(200, generator=torch.Generator().manual_seed(1))
+    whole = choose_tokens(logits, uniforms, 0.7, 1.0)
+    assert torch.equal(choose_tokens(logits, uniforms, 0.7, 1.0, top_k=30), whole)
+    assert torch.equal(choose_tokens(logits, uniforms, 0.7, 1.0, top_k=1000), whole)
+    assert torch.equal(choose_tokens(logits, uniforms, 0.7, 1.0, top_k=1), logits.argmax(-1))
+
+
+def test_tokens_are_drawn_from_the_softened_distribution_of_the_k_likeliest() -> None:
+    logits = torch.tensor([[0.5, 2.0, -1.0, 1.0, 1.5, 0.0]])
+    uniforms = torch.from_numpy(np.random.default_rng(0).random(20_000))
+    drawn = choose_tokens(logits.expand(20_000, -1), uniforms, temperature=0.9, top_p=1.0, top_k=3)
+    kept = logits[0].topk(3).indices.sort().values
+    counts = np.bincount(drawn.numpy(), minlength=6)
+    assert counts.sum() == counts[kept].sum()
+    expected = torch.softmax(logits[0, kept].double() / 0.9, -1).numpy() * 20_000
+    assert chisquare(counts[kept], expected).pvalue > 0.001
+
+
+def test_tokens_that_tie_with_the_kth_are_all_kept() -> None:
+    logits = torch.tensor([[1.0, 2.0, 1.0, 0.0, 1.0]])
+    uniforms = torch.linspace(0, 0.999, 500)
+    kept = {k: set(choose_tokens(logits.expand(500, -1), uniforms, 1.0, 1.0, k).tolist()) for k in (1, 2, 4, 5)}
+    assert kept == {1: {1}, 2: {0, 1, 2, 4}, 4: {0, 1, 2, 4}, 5: {0, 1, 2, 3, 4}}
+
+
+def test_top_p_is_a_share_of_the_mass_that_top_k_leaves() -> None:
+    logits = torch.log(torch.tensor([[0.1, 0.5, 0.15, 0.25]]))
+    uniforms = torch.linspace(0, 0.999, 500)
+    kept = {p: set(choose_tokens(logits.expand(500, -1), uniforms, 1.0, p, 2).tolist()) for p in (0.6, 0.7, 1.0)}
+    assert kept == {0.6: {1}, 0.7: {1, 3}, 1.0: {1, 3}}  # 0.5 of 0.75 is two thirds
+
+
+def test_top_k_answers_hold_likely_tokens_only_and_depend_on_no_neighbour(toy: tuple) -> None:
+    model, tokenizer = toy
+    settings = [decoding(top_k=3, temperature=2.0, batch_size=size) for size in (1, 3, 16)]
+    runs = [generate(model, tokenizer, prompts(tokenizer), setting, seed=4) for setting in settings]
+    assert runs[0] == runs[1] == runs[2]
+    assert runs[0] != generate(model, tokenizer, prompts(tokenizer), decoding(temperature=2.0), seed=4)
+    for prompt, answer in zip(prompts(tokenizer), runs[0], strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt.token_ids, *answer.token_ids]])).logits[0]
+        likely = logits[len(prompt.token_ids) - 1 : -1].topk(3).indices
+        assert all(token in row for token, row in zip(answer.token_ids, likely, strict=True))
+
+
+def test_a_setting_that_is_not_asked_for_is_no_part_of_what_is_hashed() -> None:
+    """Ids of answers hold these values; the hash was taken before there was a top_k."""
+    assert content_id(Decoding().model_dump()) == content_id(Decoding().model_dump(mode="json")) == "881b03c6c4f5bcea"
+    assert content_id(Online().model_dump(mode="json")) == "91623e01944c7a6e"
+    assert Decoding(top_k=50).model_dump()["top_k"] == 50
+    assert Decoding.model_validate(Decoding(top_k=50, server={}).model_dump()) == Decoding(top_k=50, server={})
 
 
 def test_the_ends_of_the_unit_interval_give_tokens_of_positive_mass() -> None:

@@ -240,10 +240,10 @@ def test_a_strategy_that_gives_other_prompts_is_refused():
         one_round("random", ["p0", "p0"])
 
 
-def test_top_k_is_refused_not_ignored():
-    assert stage_decoding(Stage("entropy", lambda size, n: n, top_k=0, top_p=1.0, temperature=1.0), DECODING).top_p == 1
-    with pytest.raises(UserError, match="top_k"):
-        stage_decoding(Stage("entropy", lambda size, n: n, top_k=50), DECODING)
+@pytest.mark.parametrize(("own", "loop", "found"), [(None, 50, 50), (0, 50, None), (20, None, 20), (None, None, None)])
+def test_a_stage_samples_with_the_loops_top_k_unless_it_says_otherwise(own, loop, found):
+    stage = Stage("entropy", lambda size, n: n, top_k=own)
+    assert stage_decoding(stage, DECODING.model_copy(update={"top_k": loop})).top_k == found
 
 
 def test_sizes_of_the_released_setting():

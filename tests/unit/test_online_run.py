@@ -1,9 +1,11 @@
 """A whole online run on the toy: its tables, and that a kill anywhere changes nothing and repeats no finished round."""
 
+import json
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from marginbench.data.corpora import parse_corpus, read_corpus
 from marginbench.errors import UserError
 from marginbench.generation import engine
 from marginbench.identity import file_sha256
@@ -240,3 +242,30 @@ def test_halves_and_dates():
     assert win_rate([1.0, None, 0.0]) == 50.0
     assert win_rate([None]) is None
     assert [done for done in range(158) if due(done, 63, 157)] == [0, 63, 126, 157]
+
+
+def test_a_run_on_a_preference_file_with_top_k_leaves_out_prompts_without_room(toy_model, tmp_path):
+    rows = [{"prompt": f"q {i}" + " of the" * (i % 8), "chosen": f"a {i}", "rejected": "b"} for i in range(60)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = parse_corpus({"source": "file", "path": str(tmp_path / "pairs.jsonl"), "eval_fraction": 0.2})
+    frame, _ = read_corpus(corpus, 0)
+    prompts = frame[frame["role"] == "prompt"].reset_index(drop=True)
+    changes = {"top_k": 5}
+    settings = SETTINGS.model_copy(update={"decoding": SETTINGS.decoding.model_copy(update=changes)})
+    given = {
+        "prompts": prompts,
+        "evaluation_prompts": frame[frame["role"] == "eval"].head(4),
+        "format": "chat",
+        "settings": settings,
+        "opt": OPT.model_copy(update={"max_length": 24}),
+    }
+    toy_run(toy_model, tmp_path / "run", "apl", **given)
+    rounds = read_table(tmp_path / "run" / "rounds.parquet", ROUNDS)
+    words = dict(zip(prompts["text_id"], prompts["prompt"].str[0].str["content"].str.split().str.len(), strict=True))
+    asked = {words[prompt_id] for prompt_id in rounds["prompt_id"]}
+    dropped = read_manifest(tmp_path / "run" / "manifest.json").facts["dropped_long_prompts"]
+    assert 0 < dropped < len(prompts)
+    assert max(asked) < max(words.values()), "long prompts are not asked"
+    assert dropped <= sum(length > max(asked) for length in words.values())
+    with pytest.raises(UserError, match=r"0 of 48 prompts leave room for answers of 6 tokens within .* 8, a round's"):
+        toy_run(toy_model, tmp_path / "other", "apl", **{**given, "opt": OPT.model_copy(update={"max_length": 8})})

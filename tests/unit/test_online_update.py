@@ -182,8 +182,6 @@ def test_what_a_round_cannot_serve_is_refused(toy_model):
     for tuning in (Full(), Lora(dropout=0.1)):
         with pytest.raises(UserError, match="lora with dropout 0"):
             policy_of(toy_model, settings(tuning=tuning))
-    with pytest.raises(UserError, match=r"more than training\.max_length 20"):
-        policy_of(toy_model, settings(max_length=20))
 
 
 def test_embeddings_are_those_of_the_start(toy_model, early_stops):

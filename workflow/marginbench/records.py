@@ -109,7 +109,7 @@ TEXTS = Table(
     ("text_id",),
     _columns(
         text_id=Column(STRING, "content hash of role, prompt and completion"),
-        role=Column(STRING, "sft | prompt | eval | perplexity; no text has two roles"),
+        role=Column(STRING, "sft | prompt | eval | perplexity; held-out texts have no other role"),
         prompt=Column(MESSAGES, "prompt as messages; a plain prompt is one message of role `text`"),
         completion=Column(STRING, "the text that followed the prompt in the source"),
         label=Column(INT, "sentiment label of the source review (0 or 1), if there is one", nullable=True),

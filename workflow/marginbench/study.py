@@ -6,7 +6,17 @@ checked here; ids of methods and judges, and the parameters of a method, are che
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    TypeAdapter,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 Id = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -30,14 +40,47 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
+class Server(Section):
+    """A server with an OpenAI-compatible completions endpoint (vLLM) that samples instead of this process."""
+
+    base_url: str = Field("http://127.0.0.1:8000/v1", pattern=r"^https?://", description="Its address, `/v1` included.")
+    model: str = Field(
+        "{weights_hash}",
+        description="Name under which it serves a policy; `{weights_hash}` stands for that of the policy's manifest.",
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _one_name_per_policy(cls, value: str) -> str:
+        if "{weights_hash}" not in value:
+            raise ValueError("one name would let all policies be answered by one model; put {weights_hash} into it")
+        return value
+
+
 class Decoding(Section):
     """How text is sampled from a model."""
 
     temperature: float = Field(0.8, ge=0, description="Softmax temperature; 0 is greedy.")
     top_p: float = Field(1.0, gt=0, le=1, description="Nucleus mass. KL is only reported at 1.")
+    top_k: Positive | None = Field(
+        None,
+        description="Sample from the k likeliest tokens, before top_p; null from all. KL is only reported without.",
+    )
     max_new_tokens: Positive = Field(24, description="Longest answer, in tokens.")
     samples_per_prompt: Positive = Field(1, description="Independent answers to each prompt.")
-    batch_size: Positive = Field(64, description="Sequences generated together.")
+    batch_size: Positive = Field(64, description="Sequences generated together; requests in flight at a server.")
+    server: Server | None = Field(None, description="Who samples; null is transformers in the job's own process.")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the softened distribution is sampled as it is. Only then a mean log-ratio estimates a KL."""
+        return self.temperature > 0 and self.top_p == 1 and self.top_k is None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_asked_for(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Ids of answers and parameters of rules hold these values: a key that changes nothing must not change them.
+        values = dump(self)
+        return {key: value for key, value in values.items() if value is not None or key not in ("top_k", "server")}
 
 
 class Columns(Section):

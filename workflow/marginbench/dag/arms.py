@@ -59,11 +59,23 @@ def _check_arm(study: Study, name: str, at: str, judges: Mapping[str, JudgeSpec]
             f"{at}.labeller: `{arm.labeller}` also judges the study and would measure its own taste; name another, or "
             "set online.judge_may_label: true, and the table says so"
         )
+    for name in ("decoding", "evaluation"):
+        if getattr(online, name).server is not None:
+            raise UserError(
+                f"{at}.online.{name}.server: the policy of an online arm lives in its job and changes in every round; "
+                "remove the key"
+            )
+    reviews_only = arm.labeller == "ground_truth" or (
+        arm.labeller in judges and "review_classifiers" in judges[arm.labeller].needs
+    )
     for dataset, settings in study.datasets.items():
         corpus = study.corpora[settings.corpus]
-        if not isinstance(corpus, ReviewsCorpus):
-            raise UserError(f"{at}: the corpus of dataset `{dataset}` keeps no texts of role `prompt` to sample from")
-        if corpus.prompts < online.pool_size:
+        if not isinstance(corpus, ReviewsCorpus) and reviews_only:
+            raise UserError(
+                f"{at}.labeller: `{arm.labeller}` is a sentiment classifier, which the corpus of dataset `{dataset}` "
+                "does not have; name `reward_model`, `hub_reward_model` or a judge that reads any text"
+            )
+        if isinstance(corpus, ReviewsCorpus) and corpus.prompts < online.pool_size:
             raise UserError(
                 f"{at}: a round's pool is {online.pool_size} prompts, corpora.{settings.corpus}.prompts is "
                 f"{corpus.prompts}; lower online.pool or raise prompts"

@@ -29,6 +29,14 @@ def evaluation_prompts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus) -> s
     return share_of_prompts(pairs["prompt_id"], corpus.eval_fraction, "eval", 0)
 
 
+def drawn_pairs(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed: int) -> pd.DataFrame:
+    """Training pairs of a preference corpus: without evaluation prompts, and at most `max_pairs` of them (seeded)."""
+    training = pairs[~pairs["prompt_id"].isin(evaluation_prompts(pairs, corpus))]
+    if corpus.max_pairs is None:
+        return training
+    return training[training["pair_id"].isin(set(draw(training["pair_id"], corpus.max_pairs, "max_pairs", seed)))]
+
+
 def _text(role: str, pair: Any) -> dict[str, Any]:
     return {
         "text_id": content_id("text", role, pair.prompt, pair.chosen),
@@ -41,7 +49,10 @@ def _text(role: str, pair: Any) -> dict[str, Any]:
 
 
 def _preference_texts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed: int) -> pd.DataFrame:
-    """Training prompts with their chosen answers as sft; held-out prompts once each as eval or perplexity."""
+    """Training prompts once each as prompt, some with their chosen answers as sft; held-out ones as eval or perplexity.
+
+    The prompts are those of the training pairs, so that online arms draw their pools from what other methods train on.
+    """
     pairs = pairs.sort_values("pair_id")
     kept_out = evaluation_prompts(pairs, corpus)
     first = pairs.drop_duplicates("prompt_id").set_index("prompt_id", drop=False)
@@ -61,16 +72,18 @@ def _preference_texts(pairs: pd.DataFrame, corpus: FileCorpus | HubCorpus, seed:
     by_id = training.set_index("pair_id", drop=False)
     chosen = draw(by_id.index, corpus.sft_texts or None, "sft", seed)
     rows += [_text("sft", by_id.loc[pair_id]) for pair_id in chosen]
+    asked = drawn_pairs(pairs, corpus, seed).drop_duplicates("prompt_id").sort_values("prompt_id")
+    rows += [_text("prompt", pair) for pair in asked.itertuples(index=False)]
     return pd.DataFrame(rows, columns=list(TEXTS.columns))
 
 
 def read_corpus(corpus: Corpus, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The TEXTS frame of a corpus and a report (rows, problems with row numbers, texts per role and label).
 
-    Use the seed that `fit_halves` gets: the classifiers' reviews are kept apart only within one split. A corpus of
-    reviews has the roles prompt, eval, sft and perplexity; a preference dataset has no `prompt` texts, its pairs are
-    given. Evaluation prompts are never training prompts. Raises UserError as the sources do, and when there are too
-    few texts for the roles.
+    Use the seed that `fit_halves` gets: the classifiers' reviews are kept apart only within one split. The roles are
+    prompt, eval, sft and perplexity. In a preference dataset the prompts of training pairs are `prompt` texts, and some
+    of them stand under sft as well. Evaluation prompts are never training prompts. Raises UserError as the sources do,
+    and when there are too few texts for the roles.
     """
     if isinstance(corpus, ReviewsCorpus):
         reviews, report = load_with_report(corpus)

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import expit
 
 from marginbench.data.classifier import TextClassifier, true_reward
-from marginbench.data.corpora import evaluation_prompts
+from marginbench.data.corpora import drawn_pairs, evaluation_prompts
 from marginbench.data.messages import plain_text
 from marginbench.data.preferences import read_preferences, source_name
 from marginbench.data.splits import draw, share_of_prompts
@@ -201,11 +201,10 @@ def pairs_from_corpus(
             "its own labels; remove the key"
         )
     pairs, report = read_preferences(corpus)
-    pairs = pairs[~pairs["prompt_id"].isin(evaluation_prompts(pairs, corpus))]
-    report["training_pairs"] = len(pairs)
-    if corpus.max_pairs is not None:
-        pairs = pairs[pairs["pair_id"].isin(set(draw(pairs["pair_id"], corpus.max_pairs, "max_pairs", seed)))]
+    report["training_pairs"] = int((~pairs["prompt_id"].isin(evaluation_prompts(pairs, corpus))).sum())
     pairs = _with_split(
-        pairs.assign(chosen_ended=True, rejected_ended=True, source=source_name(corpus)), holdout_fraction, seed
+        drawn_pairs(pairs, corpus, seed).assign(chosen_ended=True, rejected_ended=True, source=source_name(corpus)),
+        holdout_fraction,
+        seed,
     )
     return pairs, report | _measure(pairs)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from marginbench.generation.engine import Prompt, generate
+from marginbench.generation.engine import Prompt
+from marginbench.generation.policy import Policy
 from marginbench.job import Progress, quiet
-from marginbench.models.loading import load_model, load_tokenizer
 from marginbench.models.template import Format, encode_prompt
 from marginbench.study import Decoding
 
@@ -26,12 +26,12 @@ def sample_candidates(
         texts: TEXTS rows of role `prompt`.
         seed: of the sampling streams, which also depend on (prompt, sample).
     """
-    tokenizer = load_tokenizer(start_manifest)
+    policy = Policy(start_manifest)
     prompts = [
-        Prompt(text_id, encode_prompt(tokenizer, messages, format))
+        Prompt(text_id, encode_prompt(policy.tokenizer, messages, format))
         for text_id, messages in zip(texts["text_id"], texts["prompt"], strict=True)
     ]
-    answers = generate(load_model(start_manifest), tokenizer, prompts, decoding, seed, progress)
+    answers, _ = policy.generate(prompts, decoding, seed, progress)
     return pd.DataFrame(
         [
             {

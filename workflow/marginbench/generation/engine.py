@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from marginbench.identity import stream
 from marginbench.job import Progress, quiet
@@ -35,7 +35,8 @@ class Prompt:
 class Generated:
     """One answer. `token_ids` holds every sampled token, the end token included; `n_tokens` does not count it.
 
-    `log_prob` is that of all sampled tokens under logits / temperature, nats, before top_p; None for greedy answers.
+    `log_prob` is that of all sampled tokens under logits / temperature, nats, before top_k and top_p; None for greedy
+    answers, and where a server does not tell it.
     """
 
     prompt_id: str
@@ -47,23 +48,30 @@ class Generated:
     log_prob: float | None = field(default=None, compare=False)  # rounding, which padding moves, makes no other answer
 
 
-def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_ids(config: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that end an answer: the tokenizer's EOS, those of the generation config, the template's end of turn."""
     found = {tokenizer.eos_token_id, end_token_id(tokenizer, "chat")}
-    configured = getattr(model.generation_config, "eos_token_id", None)
+    configured = getattr(config, "eos_token_id", None)
     found.update(configured if isinstance(configured, list | tuple) else [configured])
     return sorted(token for token in found if token is not None)
 
 
-def choose_tokens(logits: Tensor, uniforms: Tensor, temperature: float, top_p: float) -> Tensor:
+def choose_tokens(
+    logits: Tensor, uniforms: Tensor, temperature: float, top_p: float, top_k: int | None = None
+) -> Tensor:
     """Next token of each row by inverting its cumulative distribution at the row's uniform number.
 
-    logits (rows, vocabulary), uniforms (rows,) in [0, 1). Temperature 0 takes the most likely token. With top_p < 1 the
-    smallest set of tokens whose mass reaches top_p is kept (Holtzman et al. 2020).
+    logits (rows, vocabulary), uniforms (rows,) in [0, 1). Temperature 0 takes the most likely token. With top_k the k
+    likeliest tokens are kept (Fan et al. 2018), and those that tie with the last of them, so that no order of the
+    vocabulary decides. With top_p < 1 the smallest set of the kept tokens whose share of their mass reaches top_p stays
+    (Holtzman et al. 2020). This order and the ties are transformers' and vLLM's.
     """
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities = torch.softmax(logits.float() / temperature, dim=-1)
+    scaled = logits.float() / temperature
+    if top_k is not None and top_k < scaled.shape[-1]:
+        scaled = scaled.masked_fill(scaled < scaled.topk(top_k, dim=-1).values[:, -1:], float("-inf"))
+    probabilities = torch.softmax(scaled, dim=-1)
     if top_p < 1:
         ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(-1) - ordered
@@ -115,7 +123,7 @@ def _sample_batch(
             logits_to_keep=1,
         )
         logits = output.logits[:, -1]
-        chosen = choose_tokens(logits, noise[rows, step], decoding.temperature, decoding.top_p)
+        chosen = choose_tokens(logits, noise[rows, step], decoding.temperature, decoding.top_p, decoding.top_k)
         log_probs = token_log_probs(logits, chosen, decoding.temperature or 1.0)
         for row, token, log_prob in zip(rows.tolist(), chosen.tolist(), log_probs.tolist(), strict=True):
             if row not in done:
@@ -154,7 +162,7 @@ def generate(
         check_single_bos(prompt.token_ids, tokenizer)
     jobs = [(prompt, sample) for prompt in prompts for sample in range(decoding.samples_per_prompt)]
     order = sorted(range(len(jobs)), key=lambda index: -len(jobs[index][0].token_ids))
-    stops = stop_ids(model, tokenizer)
+    stops = stop_ids(model.generation_config, tokenizer)
     results: dict[int, Generated] = {}
     was_training = model.training
     model.eval()
@@ -178,7 +186,7 @@ def generate(
             )
             for index, (token_ids, log_prob) in zip(batch, sampled, strict=True):
                 prompt, sample = jobs[index]
-                results[index] = _finished(prompt.prompt_id, sample, token_ids, log_prob, stops, tokenizer)
+                results[index] = finished(prompt.prompt_id, sample, token_ids, log_prob, stops, tokenizer)
                 made += len(token_ids)
             progress(len(results), len(jobs), f"{made / max(time.monotonic() - start, 1e-9):.0f} tok/s")
     finally:
@@ -186,7 +194,7 @@ def generate(
     return [results[index] for index in range(len(jobs))]
 
 
-def _finished(
+def finished(
     prompt_id: str,
     sample: int,
     token_ids: list[int],
@@ -194,6 +202,7 @@ def _finished(
     stops: list[int],
     tokenizer: PreTrainedTokenizerBase,
 ) -> Generated:
+    """An answer from its sampled tokens, the end token included where there is one: text, length, finish reason."""
     ended = token_ids[-1] in stops
     body = token_ids[:-1] if ended else token_ids
     text = tokenizer.decode(body, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -94,8 +94,8 @@ class Evaluation:
         return rows + self._tasks()
 
     def _kl(self, answers: Sequence[Candidate], cost: Cost) -> float | None:
-        """Mean log-ratio to the start on the policy's own samples, nats; None where that is no KL (see answers.py)."""
-        if self.decoding.top_p < 1 or self.decoding.temperature == 0:
+        """Mean log-ratio to the start on the policy's own samples, nats; None where that is no KL."""
+        if not self.decoding.exact:
             return None
         ratios = [self.policy.log_probs(answers, side, self.decoding.temperature) for side in (False, True)]
         cost.scored_sequences += 2 * len(answers)

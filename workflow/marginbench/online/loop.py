@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from marginbench.errors import UserError
 from marginbench.identity import stream
 from marginbench.online.candidates import Candidate, Pair, RoundTable
 from marginbench.online.ledger import Ledger
@@ -124,9 +123,9 @@ def run_round(
 
 def stage_decoding(stage: Any, base: Decoding) -> Decoding:
     """How a stage samples: as the pairs are, but for what the stage says itself."""
-    if stage.top_k:  # 0 says: not truncated
-        raise UserError("a strategy that samples with top_k cannot be run: the engine truncates by top_p only")
     changes = {name: getattr(stage, name) for name in ("temperature", "top_p") if getattr(stage, name) is not None}
+    if stage.top_k is not None:
+        changes["top_k"] = stage.top_k or None  # 0 says: not truncated
     return base.model_copy(update={"samples_per_prompt": stage.samples, **changes})
 
 

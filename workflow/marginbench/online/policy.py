@@ -30,7 +30,7 @@ class Policy:
         model_id, seed: what the adapter's initialisation depends on.
         prompts: TEXTS rows; every prompt that is asked is one of these.
         format: `plain` or `chat`.
-        room: tokens that an answer may take; UserError for a prompt that leaves fewer within `opt.max_length`.
+        room: tokens that an answer may take.
     """
 
     def __init__(
@@ -57,12 +57,11 @@ class Policy:
             text_id: Prompt(text_id, encode_prompt(self.tokenizer, messages, format))
             for text_id, messages in zip(prompts["text_id"], prompts["prompt"], strict=True)
         }
-        longest = max(self.prompts.values(), key=lambda prompt: len(prompt.token_ids))
-        if len(longest.token_ids) + room > opt.max_length:
-            raise UserError(
-                f"online: prompt {longest.prompt_id} has {len(longest.token_ids)} tokens and answers up to {room}, "
-                f"more than training.max_length {opt.max_length}; raise it, or shorten prompts or answers"
-            )
+        self.longest_prompt = opt.max_length - room
+
+    def fits(self, prompt_id: str) -> bool:
+        """Whether a prompt leaves room for an answer within `opt.max_length`, so that it can be trained on."""
+        return len(self.prompts[prompt_id].token_ids) <= self.longest_prompt
 
     @property
     def causal(self) -> torch.nn.Module:

@@ -71,7 +71,8 @@ def train_online(
 
     Raises:
         UserError: a judge that is the labeller, unless `settings.judge_may_label`; a method or tuning that the loop
-            cannot serve; a pool that is too small or larger than the prompts; prompts too long; a pair without label.
+            cannot serve; a pool that is too small, or larger than the prompts that leave room for an answer; a pair
+            without label.
     """
     out_dir, query = Path(out_dir), settings.query
     _check(strategy, settings, labeller, judges, prompts, evaluation_prompts)
@@ -93,6 +94,7 @@ def train_online(
     )
     asked = pd.concat([prompts, evaluation_prompts], ignore_index=True)
     policy = Policy(start, opt, model_id, seed, asked, format, settings.decoding.max_new_tokens)
+    prompts, dropped = _that_fit(prompts, policy, settings, opt)
     updater = Updater(policy, method, opt, sum(plan.updates), seed)
     accumulate, resets = loop == "accumulate", strategy.resets_policy
     labels = Labels(labeller, out_dir / "labels.jsonl", settings.label_noise, seed)
@@ -130,7 +132,7 @@ def train_online(
         write_table(folders.table(table, plan.rounds), out_dir / f"{table.name}.parquet", table)
     write_table(metrics, out_dir / f"{ONLINE_METRICS.name}.parquet", ONLINE_METRICS)
     save_adapter(policy.model, out_dir / "weights")
-    facts = _facts(strategy, method, loop, plan, labeller, everyone)
+    facts = {**_facts(strategy, method, loop, plan, labeller, everyone), "dropped_long_prompts": dropped}
     write_manifest(out_dir / "manifest.json", out_dir / "weights", "adapter", base=start, facts=facts)
     folders.remove()
     progress(plan.rounds, plan.rounds, strategy.name)
@@ -176,6 +178,18 @@ def _check(
     both = set(prompts["text_id"]) & set(evaluation_prompts["text_id"])
     if both:
         raise UserError(f"online: prompt {sorted(both)[0]} is trained on and evaluated; give disjoint prompts")
+
+
+def _that_fit(prompts: pd.DataFrame, policy: Policy, settings: Online, opt: Optimisation) -> tuple[pd.DataFrame, int]:
+    """Prompts that leave room for an answer, as tokenised pairs keep them, and how many do not."""
+    fit = prompts["text_id"].map(policy.fits).astype(bool)
+    if not fit.all() and fit.sum() < settings.pool_size:
+        raise UserError(
+            f"online: {int(fit.sum())} of {len(fit)} prompts leave room for answers of "
+            f"{settings.decoding.max_new_tokens} tokens within training.max_length {opt.max_length}, a round's pool is "
+            f"{settings.pool_size}; raise max_length, or lower online.pool or online.decoding.max_new_tokens"
+        )
+    return prompts[fit].reset_index(drop=True), int((~fit).sum())
 
 
 def _evaluate_start(evaluation: Evaluation, folders: RoundFolders) -> list[Candidate]:

@@ -120,7 +120,7 @@ CATALOG = (
         "neither",
         2,
         "Mean over sampled answers of log policy - log reference of the whole answer: Monte-Carlo estimate of the "
-        "sequence KL from the SFT start. Null when sampling was greedy or cut (top_p < 1).",
+        "sequence KL from the SFT start. Null when sampling was greedy or cut (top_k, top_p).",
     ),
     Metric(
         "repeated_trigrams",
