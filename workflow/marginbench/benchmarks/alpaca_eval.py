@@ -6,7 +6,6 @@ Sources: alpaca_eval 0.6.6, Li et al. 2023 (AlpacaEval), Dubois et al. 2024 (arX
 """
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 import pandas as pd
 
-from marginbench.benchmarks.alpaca_files import check_annotations
-from marginbench.benchmarks.alpaca_length_control import TOLERANCE, Join, length_controlled, sklearn_version
+from marginbench.benchmarks.alpaca_files import ANNOTATION_TEXTS, check_annotations
+from marginbench.benchmarks.alpaca_length_control import TOLERANCE, Join, length_controlled, quietly, sklearn_version
 from marginbench.benchmarks.alpaca_metrics import win_rates
 from marginbench.errors import UserError
 from marginbench.judging.calls import Call, Order
@@ -177,12 +176,13 @@ def score(
     preference at all, and when the package and our own formulas disagree.
     """
     check_annotations(rows)
-    frame = pd.DataFrame(list(rows))
+    frame = pd.DataFrame(list(rows), columns=[*ANNOTATION_TEXTS, "preference"], dtype=object)
     frame["preference"] = frame["preference"].astype(float)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         from alpaca_eval.metrics import get_winrate
-    found, own = get_winrate(frame), win_rates(frame["preference"].to_numpy())
+
+        found = get_winrate(frame)
+    own = win_rates(frame["preference"].to_numpy())
     if own["n_total"] == 0:
         raise UserError(f"annotations: none of {len(frame)} rows carries a preference; judge them again")
     for name, value in own.items():

@@ -91,22 +91,32 @@ def check_annotations(rows: Sequence[Any], where: str = "annotations") -> None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{where}: row {number}: preference is {value!r:.40}; a number from 1 to 2 or null")
+            raise UserError(
+                f"{where}: row {number} (from 0): preference is {value!r:.40}; a number from 1 to 2 or null"
+            )
         if isinstance(value, float) and math.isnan(value):
-            raise UserError(f"{where}: row {number}: preference is NaN; write null for a verdict that was not read")
+            raise UserError(
+                f"{where}: row {number} (from 0): preference is NaN; write null for a verdict that was not read"
+            )
         if value != 0 and not 1 <= value <= 2:
-            raise UserError(f"{where}: row {number}: preference {value:g} is outside 1 to 2 (0 is a draw in old files)")
+            raise UserError(
+                f"{where}: row {number} (from 0): preference {value:g} is outside 1 to 2 (0 is a draw in old files)"
+            )
 
 
 def _check_texts(rows: Sequence[Any], keys: Sequence[str], where: str) -> None:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise UserError(f"{where}: row {number}: not an object of keys and values; is this an AlpacaEval file?")
+            raise UserError(
+                f"{where}: row {number} (from 0): not an object of keys and values; is this an AlpacaEval file?"
+            )
         for key in keys:
             if key not in row:
-                raise UserError(f"{where}: row {number}: the key `{key}` is missing; is this an AlpacaEval file?")
+                raise UserError(
+                    f"{where}: row {number} (from 0): the key `{key}` is missing; is this an AlpacaEval file?"
+                )
             if key != "preference" and not isinstance(row[key], str):
-                raise UserError(f"{where}: row {number}: `{key}` is {row[key]!r:.40}; it must be a text")
+                raise UserError(f"{where}: row {number} (from 0): `{key}` is {row[key]!r:.40}; it must be a text")
 
 
 def _unique_instructions(rows: Sequence[dict[str, Any]], where: str) -> None:

@@ -6,11 +6,15 @@ writes weights into site-packages. Its predictions are checked against alpaca_me
 Sources: alpaca_eval 0.6.6, Dubois et al. 2024 (arXiv 2404.04475).
 """
 
+import contextlib
 import gzip
 import hashlib
+import io
+import logging
 import tempfile
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +83,22 @@ def length_controlled(
     if bootstrap:
         result |= bootstrap_length_control(*rows, c, bootstrap, stream("length_control_bootstrap", seed))
     return result
+
+
+@contextlib.contextmanager
+def quietly(ignored: type[Warning] = Warning) -> Iterator[None]:
+    """alpaca_eval sets the root logger's level when it is imported and logs through it; both are undone here."""
+    root = logging.getLogger()
+    level, handlers, disabled = root.level, list(root.handlers), root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ignored)
+            yield
+    finally:
+        logging.disable(disabled)
+        root.setLevel(level)
+        root.handlers[:] = handlers
 
 
 def instruction_hashes() -> list[str]:
@@ -157,8 +177,6 @@ def read_constants(gamed: Path, difficulty: str | Path | None) -> tuple[pd.DataF
 
 
 def _read_csv(path: Path) -> tuple[pd.DataFrame, str]:
-    import io
-
     try:
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
@@ -175,8 +193,7 @@ def _call_package(frame: pd.DataFrame, constants: pd.DataFrame | None) -> tuple[
     """LC by the package, whose row index is its difficulty index; nothing is downloaded and nothing is saved."""
     import sklearn
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         from alpaca_eval.metrics import glm_winrate
     fit, download = glm_winrate.fit_LogisticRegressionCV, glm_winrate.hf_hub_download
     chosen: list[float] = []
@@ -194,8 +211,7 @@ def _call_package(frame: pd.DataFrame, constants: pd.DataFrame | None) -> tuple[
         try:
             glm_winrate.hf_hub_download = lambda **_: str(file)
             glm_winrate.fit_LogisticRegressionCV = fit_and_note
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)
+            with quietly(FutureWarning):
                 out = glm_winrate.get_length_controlled_winrate(
                     frame, save_weights_dir=None, is_add_glm_preference_inplace=True, is_warn_extreme_changes=False
                 )

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="instruction",
         help="how rows meet their difficulty; position only reproduces published rows (default: instruction)",
     )
-    parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="draws for an interval of LC, e.g. 300")
+    parser.add_argument("--bootstrap", type=int, default=0, metavar="N", help="draws for an interval of LC, e.g. 1000")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
 
 
@@ -31,19 +31,16 @@ def score(arguments: argparse.Namespace) -> dict[str, Any]:
     from marginbench.benchmarks.alpaca_files import read_annotations
 
     if arguments.bootstrap < 0:
-        raise UserError(f"--bootstrap {arguments.bootstrap}: a number of draws is expected, e.g. 300")
+        raise UserError(f"--bootstrap {arguments.bootstrap}: a number of draws is expected, e.g. 1000")
     rows = read_annotations(arguments.annotations)
-    try:
-        found = score_rows(
-            rows,
-            arguments.gamed,
-            arguments.difficulty,
-            join=arguments.join,
-            bootstrap=arguments.bootstrap,
-            seed=arguments.seed,
-        )
-    except UserError as error:
-        raise UserError(f"{arguments.annotations}: {error}") from error
+    found = score_rows(
+        rows,
+        arguments.gamed,
+        arguments.difficulty,
+        join=arguments.join,
+        bootstrap=arguments.bootstrap,
+        seed=arguments.seed,
+    )
     if found["lc_reason"] is not None:
         print(f"no length-controlled win rate: {found['lc_reason']}", file=sys.stderr)
     elif found["n_missing"]:
