@@ -16,6 +16,7 @@ from marginbench.benchmarks.alpaca_files import (
     write_annotations,
     write_model_outputs,
 )
+from marginbench.errors import UserError
 
 CASES = Path(__file__).parents[2].parent / "shared" / "parity" / "alpaca_eval"
 GAMED = CASES / "_reference" / "df_gamed_reconstructed.csv.gz"
@@ -219,3 +220,44 @@ def test_upstream_reads_our_files_and_prints_our_numbers(tmp_path, monkeypatch):
     for name in (*RAW, "length_controlled_winrate"):
         assert float(theirs[name]) == pytest.approx(ours[name], abs=1e-9), name
     assert int(theirs["avg_length"]) == ours["avg_length"]
+
+
+def test_a_fit_that_is_not_the_packages_is_an_error(monkeypatch):
+    from marginbench.benchmarks import alpaca_metrics
+
+    rows, _ = case("claude-2.1")
+    monkeypatch.setattr(alpaca_metrics, "GAMED_WEIGHT", 0.101)
+    with pytest.raises(UserError, match=r"our own fit at C 2\.78256 differ by"):
+        score(rows, GAMED, DIFFICULTY)
+
+
+def test_another_scikit_learn_gives_no_length_control(monkeypatch):
+    from marginbench.benchmarks import alpaca_length_control
+
+    rows, _ = case("claude-2.1")
+    monkeypatch.setattr(alpaca_length_control, "sklearn_version", lambda: "1.10.0")
+    result = score(rows, GAMED, DIFFICULTY)
+    assert result["length_controlled_winrate"] is None
+    assert result["lc_reason"].startswith("C was chosen with scikit-learn >=1.9,<1.10, and 1.10.0 is installed")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: lines[:-1], "two rows for each index 0 to 804"),
+        (
+            lambda lines: [*lines[:-1], lines[-1].replace(lines[-1].split(",")[2], "far")],
+            "`std_delta_len` is missing or",
+        ),
+        (lambda lines: [lines[0].replace("index", "place"), *lines[1:]], "column `index` is missing"),
+        (lambda lines: [], "not a CSV file"),
+    ],
+)
+def test_constants_that_cannot_be_are_refused(tmp_path, change, words):
+    rows, _ = case("claude-2.1")
+    broken = tmp_path / "df_gamed.csv"
+    broken.write_text("\n".join(change(gzip.decompress(GAMED.read_bytes()).decode().splitlines())))
+    with pytest.raises(UserError, match=words):
+        score(rows, broken)
+    with pytest.raises(UserError, match="two columns are expected"):
+        score(rows, GAMED, GAMED)
