@@ -11,7 +11,7 @@ import pytest
 from judging_tools import item
 from marginbench import cli
 from marginbench.benchmarks import alpaca_eval
-from marginbench.benchmarks.alpaca_eval import annotations, pair_calls, pair_items, score
+from marginbench.benchmarks.alpaca_eval import annotations, pair_items, score
 from marginbench.benchmarks.alpaca_files import (
     read_annotations,
     read_model_outputs,
@@ -152,22 +152,6 @@ def test_samples_of_one_question_stay_apart():
     mine = [answer("1", f"s{k}", sample=k) for k in range(2)]
     theirs = [answer("1", f"b{k}", sample=k) for k in (1, 0)]
     assert [(i["answer"], i["baseline"]) for i in pair_items(mine, theirs)] == [("s0", "b0"), ("s1", "b1")]
-
-
-def test_calls_show_answers_in_the_order_drawn_or_in_both():
-    pairs = [item(0), item(1)]
-
-    def fill(fields, part):
-        return [{"role": "user", "content": f"{part}: {fields['question']}|{fields['output_1']}|{fields['output_2']}"}]
-
-    calls = pair_calls(pairs, fill, both_orders=True)
-    assert [call["order"] for call in calls] == ["baseline_first", "method_first"] * 2
-    assert calls[0]["answers"] == [pairs[0]["baseline"], pairs[0]["answer"]] == calls[1]["answers"][::-1]
-    assert {tuple(call["answer_ids"]) for call in calls[:2]} == {(pairs[0]["baseline_id"], pairs[0]["answer_id"])}
-    assert calls[1]["messages"][0]["content"] == "prompt: {}|{}|{}".format(pairs[0]["question"], *calls[1]["answers"])
-    drawn = pair_calls(pairs, fill)
-    assert [call["question_id"] for call in drawn] == [pair["question_id"] for pair in pairs]
-    assert all(call in calls for call in drawn)
 
 
 def write(path, value):

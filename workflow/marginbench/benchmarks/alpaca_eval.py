@@ -1,4 +1,4 @@
-"""AlpacaEval: the calls to a judge that it makes, annotations in the official format, and win rates.
+"""AlpacaEval: the pairs that it has judged, annotations in the official format, and win rates.
 
 `score` calls `alpaca_eval.metrics`, which is imported only there (2 s, no torch), and checks it against
 alpaca_metrics.py. Files are read and written in alpaca_files.py, length control is in alpaca_length_control.py.
@@ -7,9 +7,9 @@ Sources: alpaca_eval 0.6.6, Li et al. 2023 (AlpacaEval), Dubois et al. 2024 (arX
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,23 +18,10 @@ from marginbench.benchmarks.alpaca_files import ANNOTATION_TEXTS, check_annotati
 from marginbench.benchmarks.alpaca_length_control import TOLERANCE, Join, length_controlled, quietly, sklearn_version
 from marginbench.benchmarks.alpaca_metrics import win_rates
 from marginbench.errors import UserError
-from marginbench.judging.calls import Call, Order
-from marginbench.judging.prompts import Messages, is_switched
+from marginbench.judging.client import Item
 
 
-class Pair(TypedDict):
-    """A pair to be judged. `turn` counts from 1 and is 1 where it is left out."""
-
-    question_id: str
-    question: str
-    baseline_id: str
-    baseline: str
-    answer_id: str
-    answer: str
-    turn: NotRequired[int]
-
-
-def pair_items(answers: Sequence[dict[str, Any]], baseline_answers: Sequence[dict[str, Any]]) -> list[Pair]:
+def pair_items(answers: Sequence[dict[str, Any]], baseline_answers: Sequence[dict[str, Any]]) -> list[Item]:
     """Items to be judged: every answer beside the baseline's answer to the same question, turn and sample.
 
     Rows are those of the answers file. Raises UserError when one side lacks a question or holds one twice, and when the
@@ -57,13 +44,13 @@ def pair_items(answers: Sequence[dict[str, Any]], baseline_answers: Sequence[dic
         raise UserError(
             f"{len(unmatched)} questions lack {lacking} answer, first {unmatched[0][0]}; generate them again"
         )
-    items: list[Pair] = []
+    items: list[Item] = []
     for key, row in mine.items():
         other = theirs[key]
         if row["prompt_text"] != other["prompt_text"]:
             raise UserError(f"question {row['question_id']}: method and baseline were asked different texts")
         items.append(
-            Pair(
+            Item(
                 question_id=row["question_id"],
                 question=row["prompt_text"],
                 baseline_id=other["answer_id"],
@@ -76,36 +63,9 @@ def pair_items(answers: Sequence[dict[str, Any]], baseline_answers: Sequence[dic
     return items
 
 
-def pair_calls(
-    pairs: Sequence[Pair], fill: Callable[[Mapping[str, str], str], Messages], *, both_orders: bool = False
-) -> list[Call]:
-    """The calls that judge the pairs: one each, in the order that AlpacaEval draws from the instruction, or both.
-
-    `fill` makes the messages from question, output_1 and output_2 (as shown) for the template's part `prompt`.
-    """
-    calls: list[Call] = []
-    for pair in pairs:
-        for switched in (False, True) if both_orders else (is_switched(pair["question"]),):
-            order: Order = "method_first" if switched else "baseline_first"
-            shown = [pair["answer"], pair["baseline"]] if switched else [pair["baseline"], pair["answer"]]
-            fields = {"question": pair["question"], "output_1": shown[0], "output_2": shown[1]}
-            calls.append(
-                Call(
-                    question_id=pair["question_id"],
-                    turn=pair.get("turn", 1),
-                    order=order,
-                    question=pair["question"],
-                    answers=shown,
-                    answer_ids=[pair["baseline_id"], pair["answer_id"]],
-                    messages=fill(fields, "prompt"),
-                )
-            )
-    return calls
-
-
 def annotations(
     judgments: Sequence[dict[str, Any]],
-    items: Sequence[Pair],
+    items: Sequence[Item],
     *,
     baseline_name: str,
     method_name: str,
