@@ -1,11 +1,24 @@
 """AlpacaEval's files and win rates: our few lines against the package's, and when length control is withheld."""
 
+import copy
+import gzip
 import json
+import math
 import statistics
 
+import numpy as np
 import pytest
 from judging_tools import item
+from marginbench import cli
+from marginbench.benchmarks import alpaca_eval
 from marginbench.benchmarks.alpaca_eval import annotations, pair_items, score
+from marginbench.benchmarks.alpaca_files import (
+    read_annotations,
+    read_model_outputs,
+    write_annotations,
+    write_model_outputs,
+)
+from marginbench.benchmarks.alpaca_metrics import win_rates
 from marginbench.errors import UserError
 from marginbench.identity import stream
 
@@ -34,7 +47,16 @@ def test_win_rates_by_hand():
         wins, losses, draws, len(p), 1,
     ]  # fmt: skip
     assert result["avg_length"] == int(statistics.fmean(range(len(preferences))))
+    assert win_rates(np.array([math.nan if q is None else q for q in preferences])) == {
+        key: pytest.approx(result[key], abs=1e-9) for key in win_rates(np.array([1.5, 2.0]))
+    }
     json.dumps(result, allow_nan=False)
+
+
+def test_a_package_that_counts_otherwise_is_an_error(monkeypatch):
+    monkeypatch.setattr(alpaca_eval, "win_rates", lambda q: {**win_rates(q), "win_rate": 50.00001})
+    with pytest.raises(UserError, match=r"alpaca_eval gives win_rate 50\.0, our own formula 50\.00001"):
+        score([row(1.25), row(1.75, 1)])
 
 
 def test_one_row_has_no_standard_error():
@@ -130,3 +152,111 @@ def test_samples_of_one_question_stay_apart():
     mine = [answer("1", f"s{k}", sample=k) for k in range(2)]
     theirs = [answer("1", f"b{k}", sample=k) for k in (1, 0)]
     assert [(i["answer"], i["baseline"]) for i in pair_items(mine, theirs)] == [("s0", "b0"), ("s1", "b1")]
+
+
+def write(path, value):
+    path.write_bytes(value if isinstance(value, bytes) else json.dumps(value).encode())
+    return path
+
+
+ROWS = [row(1.0 + i / 10, i) for i in range(6)]
+
+
+def changed(**changes):
+    rows = copy.deepcopy(ROWS)
+    rows[3].update(changes)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (changed(preference=3), "row 3 (from 0): preference 3 is outside 1 to 2"),
+        (changed(preference=0.5), "preference 0.5 is outside"),
+        (changed(preference="1.5"), "preference is '1.5'; a number"),
+        (changed(preference=True), "preference is True"),
+        (changed(preference=math.nan), "preference is NaN"),
+        (changed(output_2=None), "`output_2` is None; it must be a text"),
+        (changed(instruction=5), "`instruction` is 5; it must be a text"),
+        (changed(generator_2="other"), "`generator_2` has 2 values, dpo and other"),
+        ([*ROWS, ROWS[0]], "1 instructions occur more than once, first 'instruction 0'"),
+        ([{"instruction": "x"}], "row 0 (from 0): the key `output_1` is missing"),
+        ([["x"]], "not an object"),
+        ({"rows": ROWS}, "a JSON list of rows is expected"),
+        ([], "a JSON list of rows is expected"),
+        (b'{"a": 1}\n{"a": 2}', "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (gzip.compress(json.dumps(ROWS).encode())[:-20], "damaged or cut short"),
+        ([{**r, "preference": None} for r in ROWS], "none of 6 rows carries a preference"),
+    ],
+)
+def test_files_that_cannot_be_right_are_one_line(tmp_path, capsys, content, words):
+    assert cli.main(["score", "alpaca-eval", str(write(tmp_path / "annotations.json", content))]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_annotations_are_read_plain_and_zipped_with_keys_of_other_versions(tmp_path, capsys):
+    rows = [
+        {**r, "raw_completion": {"text": "m"}, "datasplit": "eval", "annotator": "j", "\ud800": "\ud800"} for r in ROWS
+    ]
+    plain = write(tmp_path / "a.json", rows)
+    zipped = write(tmp_path / "a.json.gz", gzip.compress(json.dumps(rows).encode()))
+    assert read_annotations(plain) == read_annotations(zipped) == rows
+    assert cli.main(["score", "alpaca-eval", str(zipped)]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["win_rate"] == pytest.approx(25.0)
+    assert printed.err.startswith("no length-controlled win rate: 6 of 6 instructions")
+
+
+def test_outputs_come_back_as_they_were_written(tmp_path):
+    path = tmp_path / "model_outputs.json"
+    write_model_outputs(path, [answer("1", "one"), answer("2", "two")], generator="dpo")
+    assert read_model_outputs(path) == [
+        {"instruction": "p1", "output": "one", "generator": "dpo", "dataset": "in_domain"},
+        {"instruction": "p2", "output": "two", "generator": "dpo", "dataset": "in_domain"},
+    ]
+    with pytest.raises(UserError, match="occur more than once"):
+        write_model_outputs(path, [answer("1"), answer("1", sample=1)], generator="dpo")
+    with pytest.raises(UserError, match="`output` is None"):
+        read_model_outputs(write(tmp_path / "o.json", [{"instruction": "a", "output": None, "generator": "b"}]))
+
+
+@pytest.mark.parametrize("caching", [True, False])
+def test_upstream_scores_our_judgments(tmp_path, caching):
+    """From answers and judgments of ours to upstream's numbers: by its own merge, and from the annotations alone."""
+    from alpaca_eval import evaluate
+
+    mine, theirs = ([answer(str(i), f"{who} {i}", who) for i in range(8)] for who in ("m", "b"))
+    pairs = pair_items(mine, theirs)
+    name = "weighted_alpaca_eval_gpt4_turbo"
+    judged = [{**judgment(pair, 1.0 + i / 9, switched=bool(i % 2)), "judge": name} for i, pair in enumerate(pairs)]
+    rows = annotations(judged, pairs, baseline_name="sft_start", method_name="dpo")
+    write_model_outputs(tmp_path / "model_outputs.json", mine, generator="dpo")
+    write_model_outputs(tmp_path / "reference.json", theirs, generator="sft_start")
+    (tmp_path / name).mkdir()
+    write_annotations(tmp_path / name / "annotations.json", rows)
+    how = (
+        {"caching_path": tmp_path / name / "annotations.json", "output_path": None, "precomputed_leaderboard": None}
+        if caching
+        else {
+            "is_recompute_metrics_only": True,
+            "output_path": tmp_path,
+            "precomputed_leaderboard": str(write(tmp_path / "board.csv", b",win_rate\ndpo,0.0\n")),
+            "caching_path": None,
+        }
+    )
+    board, _ = evaluate(
+        model_outputs=str(tmp_path / "model_outputs.json"),
+        reference_outputs=str(tmp_path / "reference.json"),
+        annotators_config=name,
+        fn_metric="get_winrate",
+        sort_by="win_rate",
+        is_return_instead_of_print=True,
+        **how,
+    )
+    ours = score(rows)
+    for key in ("win_rate", "standard_error", "discrete_win_rate", "n_wins", "n_wins_base", "n_draws", "n_total"):
+        assert float(board.loc["dpo", key]) == pytest.approx(ours[key], abs=1e-9), key
