@@ -60,7 +60,7 @@ def style_counts(facts: dict[str, Any], where: str, count_tokens: Callable[[str]
 
 
 def token_counter(version: Version) -> Callable[[str], int] | None:
-    """Counts tokens as the version's files do; None where tiktoken or its encoding is not at hand. Downloads nothing."""
+    """Counts tokens as the version's files do; None where tiktoken's encoding is not at hand. Downloads nothing."""
     try:
         import tiktoken
         import tiktoken.load as load

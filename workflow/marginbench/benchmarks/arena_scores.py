@@ -7,7 +7,7 @@ a refit on resampled battles is the mean of those. Sources: lmarena/arena-hard-a
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd

@@ -66,13 +66,17 @@ def fit(codes: np.ndarray, z: np.ndarray, y: np.ndarray, weight: np.ndarray, ver
     times = 2.0 if version == "v0.1" else 1.0
     weights = np.concatenate([times * weight * y, times * weight * (1.0 - y)])
     used = weights > 0
+    rows, won, weights = np.concatenate([design, design])[used], np.repeat([1, 0], len(y))[used], weights[used]
+    if won.min() == won.max():
+        # The same likelihood with both outcomes in it: half of every battle is told from the other side.
+        rows, won, weights = np.concatenate([rows, -rows]), np.concatenate([won, 1 - won]), np.tile(weights / 2, 2)
     model = LogisticRegression(
         C=1.0 if version == "v0.1" else np.inf, fit_intercept=False, solver="newton-cholesky", tol=1e-8, max_iter=300
     )
     with warnings.catch_warnings():
         # A model that wins all its battles has no finite optimum; its share is then 100 to all digits shown.
         warnings.simplefilter("ignore")
-        model.fit(np.concatenate([design, design])[used], np.repeat([1, 0], len(y))[used], sample_weight=weights[used])
+        model.fit(rows, won, sample_weight=weights)
     found = model.coef_[0]
     reference = found[n_models] if version == "v0.1" else 0.0
     return Fit(scale * (found[:n_models] - reference), found[len(found) - z.shape[1] :])
@@ -88,7 +92,8 @@ def style_controlled(
     """Style-controlled scores (percent) of each model, and what they belong to: features, pool, coefficients.
 
     `style_score` is at the pool's average difference in style, as upstream; `style_score_equal` at no difference. The
-    interval is the official one: resampled battles, refitted. `answers` are those of `read_answers`. Raises UserError for an unknown group and for a question without an answer.
+    interval is the official one: resampled battles, refitted. `answers` are those of `read_answers`. Raises UserError
+    for an unknown group and for a question without an answer.
     """
     columns = _columns(groups)
     ours, theirs = _counts(battles, baseline, answers, version)
