@@ -84,6 +84,8 @@ def _judgment(place: str, row: dict[str, Any]) -> list[Game]:
 
 
 def _score(place: str, game: Any) -> str | None:
+    if game is None:  # v2.0 writes this where no reply came
+        return None
     if not isinstance(game, dict):
         raise UserError(f"{place}: is a {type(game).__name__}, not an object with a `score`")
     if "score" not in game:

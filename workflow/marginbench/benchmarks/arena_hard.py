@@ -19,6 +19,9 @@ def choose(
     That is the one that the rows name and `baseline`, which must agree; where neither names any, the category's
     official one. Raises UserError where that leaves a choice open, or nothing.
     """
+    for game in games:
+        if game.battle != games[0].battle:
+            raise UserError(f"{game.place}: battles and judgments together count games twice; give one kind of file")
     known = sorted({game.category for game in games})
     if category is None:
         category = known[0] if len(known) == 1 else DEFAULT_CATEGORY
@@ -32,8 +35,6 @@ def choose(
             f"{other.place}: judged by {other.judge}, others by {chosen[0].judge}; "
             "give the files of one judge, or --pool-judges"
         )
-    if len({game.battle for game in chosen}) > 1:
-        raise UserError("battles and judgments together would count games twice; give one kind of file")
     named = next((game.baseline for game in chosen if game.baseline is not None), None)
     agreed = baseline or named or BASELINES.get(category)
     if agreed is None:
