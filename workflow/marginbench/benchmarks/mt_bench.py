@@ -117,8 +117,8 @@ def calls(
     Args:
         questions: what was asked.
         answers: one model's answers, one for each question and no others, in any order.
-        fill: makes the messages. Its fields are `question`, `answer` (and `reference`) in turn 1, `question_1`,
-            `answer_1`, `question_2`, `answer_2` (and `reference_1`, `reference_2`) in turn 2; its part is that of `part`.
+        fill: makes the messages of a `part`. Its fields are `question`, `answer` (and `reference`) in turn 1;
+            `question_1`, `answer_1`, `question_2`, `answer_2` (and `reference_1`, `reference_2`) in turn 2.
         references: two reference answers by question_id, for questions of `WITH_REFERENCE`.
 
     Raises UserError when answers and questions do not match, and when a reference answer is missing.
@@ -130,8 +130,8 @@ def calls(
     unmatched = sorted(set(count) ^ {question["question_id"] for question in questions})
     if unmatched:
         raise UserError(
-            f"answers: {len(unmatched)} questions and answers do not match, first question {unmatched[0]}; generate the "
-            "answers to these questions"
+            f"answers: {len(unmatched)} questions and answers do not match, first question {unmatched[0]}; "
+            "generate the answers to these questions"
         )
     by_question = {answer["question_id"]: answer for answer in answers}
     return [

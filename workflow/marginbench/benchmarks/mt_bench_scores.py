@@ -21,9 +21,9 @@ def scores(judgments: Iterable[Placed], duplicates: str = "refuse") -> dict[str,
         duplicates: one of `DUPLICATES`. Which judgment stays is decided before those without a rating are dropped.
 
     Returns:
-        For each model `turn_1` and `turn_2` (mean ratings of the turn, 1 to 10), `average` (the mean of all its ratings,
-        not of the two means), `clustered_se` (standard error of `average`; the judgments of a question are one unit),
-        `n` (ratings) and `n_dropped` (judgments without one). A mean over nothing is None.
+        For each model `turn_1` and `turn_2` (mean ratings of the turn, 1 to 10), `average` (the mean of all its
+        ratings, not of the two means), `clustered_se` (standard error of `average`; the judgments of a question are
+        one unit), `n` (ratings) and `n_dropped` (judgments without one). A mean over nothing is None.
 
     Raises UserError for duplicates that are refused, and for judgments by more than one judge.
     """

@@ -30,29 +30,31 @@ def win_rate(
 
     Raises ValueError for lists of unequal length, and UserError for no pairs and for a score that is not finite.
     """
-    ours, theirs = np.asarray(method, dtype=float), np.asarray(baseline, dtype=float)
-    if ours.ndim != 1 or ours.shape != theirs.shape or (prompts is not None and len(prompts) != len(ours)):
-        raise ValueError(f"scores of shape {ours.shape} and {theirs.shape} are not paired, one prompt for each")
-    if not len(ours):
-        raise UserError("reward proxy: there are no pairs to compare; generate and score answers first")
-    broken = ~(np.isfinite(ours) & np.isfinite(theirs))
-    if broken.any():
-        raise UserError(f"reward proxy: pair {int(broken.argmax())} has a score that is not finite; score it again")
-    credit = credits(ours, theirs)
-    rate, se = clustered_mean(credit.tolist(), list(range(len(ours))) if prompts is None else prompts)
+    credit = _credit(method, baseline)
+    if prompts is not None and len(prompts) != len(credit):
+        raise ValueError(f"{len(credit)} pairs of {len(prompts)} prompts: one prompt for each pair")
+    rate, se = clustered_mean(credit.tolist(), range(len(credit)) if prompts is None else prompts)
     return {
         "win_rate": 100.0 * rate,
         "standard_error": None if se is None else 100.0 * se,
         "n_wins": int((credit == 1.0).sum()),
         "n_wins_base": int((credit == 0.0).sum()),
         "n_draws": int((credit == 0.5).sum()),
-        "n_total": len(ours),
+        "n_total": len(credit),
     }
 
 
-def credits(method: np.ndarray, baseline: np.ndarray) -> np.ndarray:
+def _credit(method: Sequence[float], baseline: Sequence[float]) -> np.ndarray:
     """1 where the method's score is higher, 0 where it is lower, a half where both are equal."""
-    return (np.sign(np.asarray(method) - np.asarray(baseline)) + 1.0) / 2.0
+    ours, theirs = np.asarray(method, dtype=float), np.asarray(baseline, dtype=float)
+    if ours.ndim != 1 or ours.shape != theirs.shape:
+        raise ValueError(f"scores of shape {ours.shape} and {theirs.shape} are not paired")
+    if not len(ours):
+        raise UserError("reward proxy: there are no pairs to compare; generate and score answers first")
+    finite = np.isfinite(ours) & np.isfinite(theirs)
+    if not finite.all():
+        raise UserError(f"reward proxy: pair {int(finite.argmin())} has a score that is not finite; score it again")
+    return np.where(ours == theirs, 0.5, (ours > theirs).astype(float))
 
 
 def annotations(
@@ -68,9 +70,9 @@ def annotations(
     """Rows of an annotations file, one for each pair (`question`, `baseline`, `answer`), in their order.
 
     The keys are AlpacaEval's, so that its readers and `alpaca_eval.score` take them; `score_1` and `score_2` are the
-    reward model's scores of baseline and method, `preference` is 1, 1.5 or 2.
+    reward model's scores of baseline and method, `preference` is 1, 1.5 or 2. Raises as `win_rate`.
     """
-    preferences = 1.0 + credits(np.asarray(method, dtype=float), np.asarray(baseline, dtype=float))
+    preferences = 1.0 + _credit(method, baseline)
     return [
         {
             "instruction": pair["question"],
