@@ -70,16 +70,15 @@ OFFICIAL = {
 
 def as_messages(text: str, official: Official) -> str:
     """The prompt in an upstream file, as the JSON text that is stored. UserError when the file does not hold it."""
-    if official.name is None:
-        entry = yaml.safe_load(text)
-    else:
-        named = {row.get("name"): row for row in map(json.loads, filter(str.strip, text.splitlines()))}
-        entry = named.get(official.name)
     try:
+        if official.name is None:
+            entry = yaml.safe_load(text)
+        else:
+            entry = {row["name"]: row for row in map(json.loads, text.splitlines())}[official.name]
         template = entry["prompt_template"]
         user = template if isinstance(template, str) else template[0]
         messages = [{"role": "system", "content": entry["system_prompt"]}, {"role": "user", "content": user}]
-    except (TypeError, KeyError, IndexError) as error:
+    except (TypeError, KeyError, IndexError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{official.url}: holds no prompt {official.name or ''}") from error
     for theirs, ours in official.placeholders.items():
         messages[1]["content"] = messages[1]["content"].replace("{" + theirs + "}", "{" + ours + "}")
