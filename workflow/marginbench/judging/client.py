@@ -35,7 +35,11 @@ class Item(TypedDict):
 
 
 def judge_pairs(
-    spec: JudgeSpec, base_url: str | None, items: Sequence[Item], progress: Progress = quiet, ledger: Ledger | None = None
+    spec: JudgeSpec,
+    base_url: str | None,
+    items: Sequence[Item],
+    progress: Progress = quiet,
+    ledger: Ledger | None = None,
 ) -> list[dict[str, Any]]:
     """Judge every item; judgments come back in the order of the items (both orders next to each other if asked).
 
@@ -137,9 +141,7 @@ class _Run:
             if self._queue:  # what the ledger answers needs no key
                 async with Endpoint(spec, base_url, self._stopped) as endpoint:
                     await self._ask(endpoint)
-        return [
-            {**self._rows[row["key"]], **own_names(spec, call)} for call, row in zip(calls, blanks, strict=True)
-        ]
+        return [{**self._rows[row["key"]], **own_names(spec, call)} for call, row in zip(calls, blanks, strict=True)]
 
     def _look_up(self, calls: list[Call], version: str, where: str) -> list[dict[str, Any]]:
         blanks = [empty_row(self._spec, version, where, call) for call in calls]

@@ -85,7 +85,9 @@ async def judge(spec: JudgeSpec, endpoint: Endpoint, version: str, call: Call, r
                 break
             texts.append(text_of(choice))
             row["raw"] = "\n".join(texts)
-            verdict = read(spec.verdict, {**choice, "message": {**(choice.get("message") or {}), "content": row["raw"]}})
+            verdict = read(
+                spec.verdict, {**choice, "message": {**(choice.get("message") or {}), "content": row["raw"]}}
+            )
             if verdict.reason not in (NO_LABEL, EMPTY, TRUNCATED):
                 break
             messages = [

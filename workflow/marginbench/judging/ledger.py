@@ -64,7 +64,9 @@ class Ledger:
             self._db.execute("PRAGMA synchronous = NORMAL")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, FORMAT):
-                raise UserError(f"ledger {self.path}: has format {found}, this version reads {FORMAT}; update or move it")
+                raise UserError(
+                    f"ledger {self.path}: has format {found}, this version reads {FORMAT}; update or move it"
+                )
             if found == 0:
                 self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
 
