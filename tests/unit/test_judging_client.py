@@ -5,7 +5,7 @@ import math
 import pytest
 from judging_tools import CountingBackend, item, judge, served
 from marginbench.errors import UserError
-from marginbench.judging.chat import error_body
+from marginbench.judging.chat import JudgeModel, error_body
 from marginbench.judging.client import judge_pairs
 from marginbench.judging.judgments import VOLATILE
 from marginbench.judging.prompts import is_switched
@@ -115,7 +115,7 @@ def test_a_lost_call_is_a_null_with_its_reason_and_the_others_stand():
     with served() as url:
         rows = judge_pairs(judge(max_retries=0), url, items)
     assert [row["preference"] is None for row in rows] == [False, True, False]
-    assert rows[1]["reason"].startswith("InternalServerError")
+    assert rows[1]["reason"].startswith("lost: InternalServerError")
     summary = summarise(rows)
     assert (summary["n"], summary["n_sent"], summary["n_null"]) == (3, 3, 1)
     assert list(summary["null_reasons"].values()) == [1]
@@ -172,7 +172,8 @@ def test_a_judge_that_is_not_there_or_is_another_one():
 
 
 def test_a_remote_judge_uses_the_key_of_the_environment_and_writes_it_nowhere(monkeypatch):
-    remote = judge(kind="openai", backend=None, model="sentiment_half_b", needs=[])
+    served_name = JudgeModel("sentiment_half_b", CountingBackend(), judge().prompt_sha256).name
+    remote = judge(kind="openai", backend=None, model="sentiment_half_b", answers_as=served_name, needs=[])
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with served() as url:
         with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):

@@ -104,7 +104,7 @@ def judge_calls(
     lost = Counter({reason: count for reason, count in nulls.items() if reason.startswith(LOST)})
     if lost and not allow_lost:
         raise UserError(
-            f"judge `{spec.id}`: {sum(lost.values())} of {len(rows)} calls got no answer ({lost.most_common(1)[0][0]}); "
+            f"judge `{spec.id}`: {sum(lost.values())} of {len(rows)} calls got no answer ({next(iter(lost))}); "
             "the others are kept, run again to ask for these"
         )
     return rows
@@ -207,7 +207,7 @@ class _Run:
             left = len(self._queue) + 1
             raise UserError(
                 f"judge `{self._spec.id}`: the budget of ${self._budget:.2f} is used up (${spent:.4f} spent, "
-                f"${self._in_flight + expected:.4f} in flight and next); {left} calls are left; raise the budget and run again"
+                f"${self._in_flight + expected:.4f} in flight and next); {left} calls are left; raise it and run again"
             )
 
     def _check_hope(self, row: dict[str, Any]) -> None:

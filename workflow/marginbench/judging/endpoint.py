@@ -1,7 +1,7 @@
 """Where a judge answers: its address, its name and version in keys, and one request there with retries.
 
-Retries are tenacity's around single requests of the `openai` client, not the client's own: each try gets a time limit of
-its own, 200s that are no JSON are tried again too, waiting ends at once when the run stops, and full jitter spreads 64
+Retries are tenacity's around single requests of the `openai` client, not the client's own: each try has a time limit
+of its own, a 200 that is no JSON is tried again too, waiting ends at once when the run stops, and full jitter spreads 64
 waiting slots where the client's 25 % would not.
 """
 
@@ -30,11 +30,16 @@ _backoff = tenacity.wait_random_exponential(multiplier=1, max=60)
 
 
 class Lost(Exception):
-    """No answer: `transient` if asking again may bring one; `wait_s` is what the server's Retry-After asks for."""
+    """No completion. `transient`: asking again may bring one; `wait_s`: what the server's Retry-After asks for."""
 
     def __init__(self, reason: str, transient: bool = True, wait_s: float | None = None) -> None:
         super().__init__(reason)
-        self.transient, self.wait_s = transient and (wait_s or 0.0) <= LONGEST_WAIT_S, wait_s
+        self.transient, self.wait_s = transient, wait_s
+
+    @property
+    def again(self) -> bool:
+        """Whether it is worth another try in this run."""
+        return self.transient and (self.wait_s or 0.0) <= LONGEST_WAIT_S
 
 
 def address(spec: JudgeSpec, base_url: str | None) -> str:
@@ -103,7 +108,7 @@ class Endpoint:
         Raises Lost where there is none after all tries, UserError where the judge refuses as such (key, model name).
         """
         retrying = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Lost) and error.transient),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, Lost) and error.again),
             wait=_pause,
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(self._spec.max_retries + 1), lambda state: self._stopped.is_set()
@@ -162,7 +167,7 @@ def model_version(spec: JudgeSpec) -> str:
 
 
 def retry_after(headers: Any) -> float | None:
-    """Seconds that a reply asks to wait (`retry-after-ms`, `retry-after` in seconds or as a date); None if it doesn't."""
+    """Seconds that a reply asks to wait (`retry-after-ms`, `retry-after` in seconds or as a date), or None."""
     for name, unit in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         value = headers.get(name)
         try:

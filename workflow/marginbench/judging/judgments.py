@@ -28,7 +28,7 @@ LOST = "lost: "
 
 
 def call_key(spec: JudgeSpec, version: str, endpoint: str, call: Call) -> str:
-    """What makes two calls the same call, whatever its items are named. Nothing in it is random or changes with time."""
+    """What makes two calls the same call, whatever its items are named."""
     asked = [version, endpoint, spec.verdict, spec.request(), spec.follow_up, call["messages"]]
     return content_id(*asked, call["question"], call["answers"], call["order"], call["turn"], length=32)
 
@@ -81,13 +81,13 @@ async def judge(spec: JudgeSpec, endpoint: Endpoint, version: str, call: Call, r
             choice, reason = _choice(reply, spec.answers_as or model)
             if reason is not None:
                 verdict = Verdict(None, reason)
-                row["raw"] = "\n".join(texts + [text_of(choice)]) if choice else row["raw"]
+                row["raw"] = "\n".join([*texts, text_of(choice)])
                 break
             texts.append(text_of(choice))
             row["raw"] = "\n".join(texts)
-            verdict = read(
-                spec.verdict, {**choice, "message": {**(choice.get("message") or {}), "content": row["raw"]}}
-            )
+            if len(texts) > 1:
+                choice = {**choice, "message": {"role": "assistant", "content": row["raw"]}}
+            verdict = read(spec.verdict, choice)
             if verdict.reason not in (NO_LABEL, EMPTY, TRUNCATED):
                 break
             messages = [
@@ -96,7 +96,7 @@ async def judge(spec: JudgeSpec, endpoint: Endpoint, version: str, call: Call, r
                 {"role": "user", "content": str(spec.follow_up)},
             ]
     except Lost as lost:
-        verdict = Verdict(None, f"{LOST}{lost}")
+        verdict = Verdict(None, f"{LOST}{lost}" if lost.transient else str(lost))
     row |= verdict_columns(spec.verdict, verdict, row["switched"])
     return {**row, "reason": verdict.reason, "logprobs": verdict.logprobs, "latency_s": time.monotonic() - started}
 
@@ -111,8 +111,9 @@ def _choice(reply: dict[str, Any], model: str) -> tuple[dict[str, Any], str | No
 
 
 def _count(spec: JudgeSpec, row: dict[str, Any], reply: dict[str, Any]) -> None:
-    usage = reply.get("usage") if isinstance(reply.get("usage"), dict) else {}
+    usage = reply.get("usage")
     for name, theirs in (("tokens_in", "prompt_tokens"), ("tokens_out", "completion_tokens")):
-        row[name] += int(usage.get(theirs) or 0)
+        count = usage.get(theirs) if isinstance(usage, dict) else None
+        row[name] += count if isinstance(count, int) else 0
     row["price"] = spec.price.of(row["tokens_in"], row["tokens_out"])
     row["model_returned"] = None if reply.get("model") is None else str(reply["model"])

@@ -64,9 +64,7 @@ class Ledger:
             self._db.execute("PRAGMA synchronous = NORMAL")
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             if found not in (0, FORMAT):
-                raise UserError(
-                    f"ledger {self.path}: has format {found}, this version reads {FORMAT}; update or move it"
-                )
+                raise UserError(f"ledger {self.path}: has format {found}, not {FORMAT}; update marginbench or move it")
             if found == 0:
                 self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {FORMAT}; COMMIT;")
 
@@ -99,7 +97,7 @@ class Ledger:
         return row if standing is None else standing
 
     def tries(self, key: str) -> list[dict[str, Any]]:
-        """Every reply to a call, oldest first: those without a verdict, with their reasons, and the one that answered."""
+        """Every reply to a call, oldest first: nulls with their reasons, and the one that answered."""
         with self._plainly():
             rows = self._db.execute("SELECT row FROM judgments WHERE key = ? ORDER BY id", (key,))
             return [json.loads(row) for (row,) in rows]
@@ -108,7 +106,7 @@ class Ledger:
         """US dollars paid so far, nulls included: in all, for one judge's id, by one payer."""
         with self._plainly():
             return self._db.execute(
-                "SELECT COALESCE(SUM(price), 0.0) FROM spent WHERE judge = IFNULL(?, judge) AND payer = IFNULL(?, payer)",
+                "SELECT TOTAL(price) FROM spent WHERE judge = IFNULL(?, judge) AND payer = IFNULL(?, payer)",
                 (judge, payer),
             ).fetchone()[0]
 

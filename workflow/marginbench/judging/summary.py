@@ -1,4 +1,4 @@
-"""Counts of a list of judgments: how many were sent and read, what they cost, and whether the first answer is favoured."""
+"""Counts of a list of judgments: how many were sent and read, what they cost, and is the first answer favoured?"""
 
 import math
 from collections import Counter

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from marginbench.judging.prompts import LABELS
+from marginbench.judging.rating_text import read_rating
+from marginbench.judging.verdict_texts import arena_v01_asks_again, parse_arena_v01, parse_arena_v20
 
 NO_LOGPROBS = "the reply carries no log-probs"
 NO_LABEL = "the reply holds no verdict"
 EMPTY = "the reply is empty"
 REFUSED = "the judge refused"
+SEVERAL = "the reply holds several labels that differ"
 TRUNCATED = "the reply was cut off before its verdict"
 
 
@@ -48,9 +51,9 @@ def read_logprobs(choice: dict[str, Any]) -> Verdict:
 
 
 def read_ranking(choice: dict[str, Any]) -> Verdict:
-    """AlpacaEval 1, and any judge without log-probs: a Python list of `{"model": "model_1" | "model_2", "rank": 1 | 2}`; model_1 is shown first.
+    """AlpacaEval 1, and any judge without log-probs: a Python list of `{"model": "model_1", "rank": 1}` and the like.
 
-    Source: alpaca_eval's `ranking_parser`, which looks at the rank of model_1 alone.
+    model_1 is shown first. Source: alpaca_eval's `ranking_parser`, which looks at the rank of model_1 alone.
     """
     try:
         ranks = [entry["rank"] for entry in ast.literal_eval(text_of(choice).strip()) if entry["model"] == "model_1"]
@@ -59,9 +62,33 @@ def read_ranking(choice: dict[str, Any]) -> Verdict:
     return Verdict(float(ranks[0] - 1)) if ranks and ranks[0] in (1, 2) else Verdict(None, NO_LABEL)
 
 
+def read_arena_v01(choice: dict[str, Any]) -> Verdict:
+    """Arena-Hard v0.1: the label, if all labels in the text are the same one."""
+    text = text_of(choice)
+    label = parse_arena_v01(text)
+    if label is None:
+        return Verdict(None, NO_LABEL if arena_v01_asks_again(text) else SEVERAL)
+    return Verdict(label)
+
+
+def read_arena_v20(choice: dict[str, Any]) -> Verdict:
+    """Arena-Hard v2.0: the last label in the text."""
+    label = parse_arena_v20(text_of(choice))
+    return Verdict(label, NO_LABEL if label is None else None)
+
+
+def read_grade(choice: dict[str, Any]) -> Verdict:
+    """MT-Bench: the first rating in brackets, from 1 to 10."""
+    rating, reason = read_rating(text_of(choice))
+    return Verdict(rating, reason)
+
+
 READERS: dict[str, Callable[[dict[str, Any]], Verdict]] = {
     "logprobs": read_logprobs,
     "ranking": read_ranking,
+    "arena_v01": read_arena_v01,
+    "arena_v20": read_arena_v20,
+    "rating": read_grade,
 }
 """How a reply is read, by the `verdict` of a judge's entry."""
 
@@ -81,16 +108,19 @@ def read(kind: str, choice: dict[str, Any]) -> Verdict:
         verdict = READERS[kind](choice)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         return Verdict(None, f"the reply has another shape than a chat completion ({type(error).__name__})")
-    if verdict.reason == NO_LABEL and not text_of(choice).strip():
-        return Verdict(None, EMPTY)
-    if verdict.reason == NO_LABEL and choice.get("finish_reason") == "length":
-        return Verdict(None, TRUNCATED)
+    if verdict.value is None and kind != "logprobs":
+        if not text_of(choice).strip():
+            return Verdict(None, EMPTY)
+        if choice.get("finish_reason") == "length" and verdict.reason != SEVERAL:
+            return Verdict(None, TRUNCATED)
     return verdict
 
 
 def text_of(choice: dict[str, Any]) -> str:
     """The reply's text; empty where it has none."""
-    return (choice.get("message") or {}).get("content") or ""
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def unswap(p_second: float, switched: bool) -> float:
