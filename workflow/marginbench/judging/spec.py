@@ -61,6 +61,9 @@ class JudgeSpec(Section):
     api_key_env: str = Field(
         "OPENAI_API_KEY", pattern=r"^[A-Z][A-Z0-9_]*$", description="Environment variable that holds the key."
     )
+    answers_as: str | None = Field(
+        None, description="Name of the model in the endpoint's replies, where it is another than `model`."
+    )
     mode: Literal["live", "batch"] = Field(
         "live", description="`batch` sends files of requests to the batch endpoint: cheaper, ready within a day."
     )
