@@ -10,7 +10,7 @@ min_version("9.12")
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from marginbench.dag import make_plan
+from marginbench.dag.plan import make_plan
 from marginbench.errors import UserError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dag_tools import make_project, snakemake, toy_study, write_config, write_reviews
-from marginbench.checks import load_studies
+from marginbench.dag.checks import load_studies
 from marginbench.errors import UserError
 from marginbench.judging.spec import load_judges
 

@@ -87,7 +87,7 @@ def test_code_hash_follows_imports(tmp_path):
 
 
 def test_validation_needs_no_torch():
-    code = "import sys; import marginbench.dag, marginbench.cli; print('torch' in sys.modules, 'trl' in sys.modules)"
+    code = "import sys, marginbench.dag.plan, marginbench.cli; print('torch' in sys.modules, 'trl' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.split() == ["False", "False"]
 

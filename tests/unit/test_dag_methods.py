@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from dag_tools import toy_study
-from marginbench.dag import Plan
+from marginbench.dag.plan import Plan
 from marginbench.methods.registry import load_method
 from marginbench.study import Study
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from dag_tools import toy_study, write_reviews
-from marginbench.checks import load_studies
-from marginbench.dag import Plan
+from marginbench.dag.checks import load_studies
+from marginbench.dag.plan import Plan
+from marginbench.dag.scorers import SCORERS, scorers_of
 from marginbench.errors import UserError
 from marginbench.judging.spec import load_judges
-from marginbench.scorers import SCORERS, scorers_of
 from marginbench.study import Study
 
 ROOT = Path(__file__).resolve().parents[2]

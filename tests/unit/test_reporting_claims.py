@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dag_tools import toy_study
-from marginbench.dag import Plan
+from marginbench.dag.plan import Plan
 from marginbench.errors import UserError
 from marginbench.files import write_json
 from marginbench.reporting import terminal

@@ -107,8 +107,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not Path("Snakefile").is_file():
         raise UserError("there is no Snakefile here; run from the project's folder")
     if "--config" not in arguments.options:
-        from marginbench.checks import read_yaml
-        from marginbench.dag import make_plan
+        from marginbench.dag.checks import read_yaml
+        from marginbench.dag.plan import make_plan
 
         studies = make_plan(read_yaml("config.yaml"), Path.cwd(), "results").studies
         if arguments.study not in studies:
@@ -143,7 +143,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from marginbench.checks import load_studies, read_yaml
+    from marginbench.dag.checks import load_studies, read_yaml
     from marginbench.judging.spec import load_judges
 
     judges = load_judges(ROOT / "resources" / "judges.yaml")

@@ -24,6 +24,7 @@ ROOMS = (
     "online",
     "statistics",
     "reporting",
+    "dag",
 )
 """Rooms from upstream to downstream: a module imports only from rooms above its own."""
 

@@ -13,13 +13,13 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from marginbench.arms import check_arms
 from marginbench.capability.tasks import known_tasks
+from marginbench.dag.arms import check_arms
+from marginbench.dag.scorers import SCORERS, check_scorers
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
 from marginbench.methods.registry import load_method, method_names, variant_names
 from marginbench.reporting.catalog import CATALOG
-from marginbench.scorers import SCORERS, check_scorers
 from marginbench.study import DPO, RESERVED_IDS, START, FolderModel, Optimisation, ReviewsCorpus, Study
 
 PACKAGE_REVIEWS = 24_902

@@ -1,0 +1,71 @@
+"""What the rules of the online arms ask."""
+
+from typing import Any
+
+from marginbench.dag.evaluation import Evaluation
+from marginbench.dag.training import Training
+from marginbench.identity import code_hash
+from marginbench.methods.registry import check_params, method_file
+from marginbench.selection.registry import load_strategy, strategy_file
+
+
+class Online(Training, Evaluation):
+    """Questions of the rules that train and compare online arms."""
+
+    def labeller_weights(self, wildcards: Any) -> list[str]:
+        """What the labeller of an arm scores with."""
+        labeller = self.studies[wildcards.study].arms[wildcards.method].labeller
+        if labeller == "ground_truth":
+            return [f"{self.corpus_folder(wildcards)}/classifiers/ground_truth.npz"]
+        if labeller == "reward_model":
+            return [f"{self.cell(wildcards)}/reward_model/manifest.json"]
+        if labeller == "hub_reward_model":
+            return [self.sanity_set(wildcards)]
+        return self._judge_weights(wildcards, labeller)
+
+    def judges_weights(self, wildcards: Any) -> list[str]:
+        """What the study's judges serve, in their order; nothing for a judge that is elsewhere."""
+        judges = self.studies[wildcards.study].judges
+        return [path for judge in judges for path in self._judge_weights(wildcards, judge)]
+
+    def arm_params(self, wildcards: Any) -> dict[str, Any]:
+        """Everything of an arm that its run reads."""
+        study = self.study(wildcards)
+        arm = study.arms[wildcards.method]
+        strategy = load_strategy(arm.strategy, arm.params)
+        judges = {name: judge.model_dump(mode="json") for name, judge in self.judges.items()}
+        return {
+            "strategy": {"name": arm.strategy, "params": strategy.params.model_dump(mode="json")},
+            "method": {
+                "name": arm.method,
+                "params": check_params(arm.method, arm.method_params).model_dump(mode="json"),
+            },
+            "labeller": arm.labeller,
+            "labeller_judge": judges.get(arm.labeller),
+            "hub_reward_model": self.hub_reward_params(wildcards) if arm.labeller == "hub_reward_model" else None,
+            "judges": [judges[judge] for judge in study.judges],
+            "online": study.arm_online(wildcards.method).model_dump(mode="json"),
+            "training": study.arm_training(wildcards.method).model_dump(mode="json"),
+            "capability": study.capability.model_dump(mode="json"),
+            "prompts": max(benchmark.prompts for benchmark in study.benchmarks.values()),
+        }
+
+    def arm_code(self, wildcards: Any) -> str:
+        """As `code`, with the files of the strategy and of the method."""
+        arm = self.study(wildcards).arms[wildcards.method]
+        return code_hash(self.scripts / "train_online.py", method_file(arm.method), strategy_file(arm.strategy))
+
+    def online_params(self, wildcards: Any) -> dict[str, Any]:
+        """What the table of an online study reads: arms in order, tests, confidence."""
+        study = self.study(wildcards)
+        return {
+            "arms": list(study.arms),
+            "confidence": study.confidence,
+            "judges": study.judges,
+            "tasks": list(study.capability.tasks),
+            "equivalence": study.equivalence.model_dump(mode="json"),
+        }
+
+    def has_arms(self, study: str) -> bool:
+        """Whether a study trains online."""
+        return bool(self.studies[study].arms)
