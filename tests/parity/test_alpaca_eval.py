@@ -160,10 +160,8 @@ def test_settings_of_this_process_are_left_as_they_were():
 
 def test_stored_logprobs_give_the_stored_preferences():
     """Our verdict and un-swap rules against the official judge's raw replies."""
-    from types import SimpleNamespace
-
-    from marginbench.judging.client import read_verdict, unswap
     from marginbench.judging.prompts import is_switched
+    from marginbench.judging.verdicts import read, unswap
 
     compared = 0
     rows, expected = case("claude-2.1")
@@ -171,14 +169,8 @@ def test_stored_logprobs_give_the_stored_preferences():
         raw = row.get("raw_completion")
         if not raw or row["output_1"] == row["output_2"] or not raw.get("logprobs"):
             continue
-        top = raw["logprobs"]["content"][0]["top_logprobs"]
-        choice = SimpleNamespace(
-            logprobs=SimpleNamespace(
-                content=[SimpleNamespace(top_logprobs=[SimpleNamespace(**entry) for entry in top])]
-            )
-        )
-        verdict = read_verdict(choice)
-        assert unswap(verdict.p_second, is_switched(row["instruction"])) == pytest.approx(row["preference"], abs=1e-6)
+        verdict = read("logprobs", {"logprobs": raw["logprobs"]})
+        assert unswap(verdict.value, is_switched(row["instruction"])) == pytest.approx(row["preference"], abs=1e-6)
         compared += 1
     assert compared == expected["preferences_rederived_from_logprobs"]
 

@@ -1,19 +1,21 @@
 """The client: verdicts from log-probs, un-swapping, keys, nulls with reasons."""
 
 import math
-from types import SimpleNamespace
 
 import pytest
 from judging_tools import CountingBackend, item, judge, served
 from marginbench.errors import UserError
-from marginbench.judging.chat import error_body
-from marginbench.judging.client import VOLATILE, judge_pairs, read_verdict, summarise, unswap
+from marginbench.judging.chat import JudgeModel, error_body
+from marginbench.judging.client import judge_pairs
+from marginbench.judging.judgments import VOLATILE
 from marginbench.judging.prompts import is_switched
+from marginbench.judging.summary import summarise
+from marginbench.judging.verdicts import read, unswap
 
 
 def choice(*tops):
-    top = [SimpleNamespace(token=token, logprob=logprob) for token, logprob in tops]
-    return SimpleNamespace(logprobs=SimpleNamespace(content=[SimpleNamespace(top_logprobs=top)]))
+    top = [{"token": token, "logprob": logprob} for token, logprob in tops]
+    return {"logprobs": {"content": [{"top_logprobs": top}]}}
 
 
 @pytest.mark.parametrize(
@@ -26,15 +28,15 @@ def choice(*tops):
     ],
 )
 def test_the_verdict_is_the_softmax_of_the_two_labels(tops, expected):
-    verdict = read_verdict(choice(*tops))
-    assert verdict.p_second == pytest.approx(expected, abs=1e-12)
+    verdict = read("logprobs", choice(*tops))
+    assert verdict.value == pytest.approx(expected, abs=1e-12)
     assert verdict.reason is None
 
 
 def test_no_verdict_has_a_reason():
-    assert read_verdict(choice(("x", -0.1))).reason == "neither m nor M is among the top tokens"
-    assert read_verdict(SimpleNamespace(logprobs=None)).reason == "the reply carries no log-probs"
-    assert read_verdict(choice(("x", -0.1))).p_second is None
+    assert read("logprobs", choice(("x", -0.1))).reason == "neither m nor M is among the top tokens"
+    assert read("logprobs", {"logprobs": None}).reason == "the reply carries no log-probs"
+    assert read("logprobs", choice(("x", -0.1))).value is None
 
 
 def test_unswap():
@@ -113,7 +115,7 @@ def test_a_lost_call_is_a_null_with_its_reason_and_the_others_stand():
     with served() as url:
         rows = judge_pairs(judge(max_retries=0), url, items)
     assert [row["preference"] is None for row in rows] == [False, True, False]
-    assert rows[1]["reason"].startswith("InternalServerError")
+    assert rows[1]["reason"].startswith("lost: InternalServerError")
     summary = summarise(rows)
     assert (summary["n"], summary["n_sent"], summary["n_null"]) == (3, 3, 1)
     assert list(summary["null_reasons"].values()) == [1]
@@ -133,7 +135,7 @@ class Canned:
 
 def reply(**choice_keys):
     body = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": ""}, **choice_keys}
-    return {"id": "x", "object": "chat.completion", "created": 0, "model": "other", "choices": [body]}
+    return {"id": "x", "object": "chat.completion", "created": 0, "model": Canned.name, "choices": [body]}
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,8 @@ def test_a_judge_that_is_not_there_or_is_another_one():
 
 
 def test_a_remote_judge_uses_the_key_of_the_environment_and_writes_it_nowhere(monkeypatch):
-    remote = judge(kind="openai", backend=None, model="sentiment_half_b", needs=[])
+    served_name = JudgeModel("sentiment_half_b", CountingBackend(), judge().prompt_sha256).name
+    remote = judge(kind="openai", backend=None, model="sentiment_half_b", answers_as=served_name, needs=[])
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with served() as url:
         with pytest.raises(UserError, match="OPENAI_API_KEY is not set"):

@@ -10,11 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from judging_tools import item, judge, post, served
+from judging_tools import SHIPPED, CountingBackend, item, judge, post, served
 from marginbench.errors import UserError
+from marginbench.judging.chat import JudgeModel
 from marginbench.judging.client import judge_pairs
 from marginbench.judging.prompts import Shown, fill
 from marginbench.judging.server import check_loopback, local_server, main, serve
+from marginbench.judging.spec import load_judges
 
 
 def request(answer=" good!", **changes):
@@ -51,6 +53,51 @@ def test_the_reply_has_the_protocols_shape():
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 1
     assert again["choices"] == body["choices"]
     assert plain["choices"][0]["logprobs"] is None
+
+
+class Scores(CountingBackend):
+    """Scores a text by the number it ends with."""
+
+    def score(self, text):
+        return float(text.split()[-1])
+
+
+def replies(judge_id, fields, part="prompt"):
+    spec = load_judges(SHIPPED)[judge_id]
+    model = JudgeModel(judge_id, Scores(), spec.prompt_sha256)
+    status, body = model.complete({"model": judge_id, "messages": spec.messages(fields, part), **spec.request()})
+    assert status == 200
+    assert body["choices"][0]["logprobs"] is None
+    assert body["usage"]["completion_tokens"] > 1
+    return body["choices"][0]["message"]["content"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "label"),
+    [
+        ("1", "1.49", "[[A=B]]"),
+        ("1", "1.5", "[[B>A]]"),
+        ("0.5", "0", "[[A>B]]"),
+        ("0", "1.99", "[[B>A]]"),
+        ("0", "2", "[[B>>A]]"),
+        ("3", "-1", "[[A>>B]]"),
+    ],
+)
+def test_an_arena_verdict_is_the_difference_of_scores_in_words(a, b, label):
+    text = replies("sentiment_half_b_arena", {"question": "Film ", "answer_a": f" {a}", "answer_b": f" {b}"})
+    assert text.endswith(label)
+    assert text.count("[") == 2
+
+
+def test_a_rating_rises_with_the_score():
+    texts = [
+        replies("sentiment_half_b_rating", {"question": "Film", "answer": f" {x}"}, "turn_1") for x in range(-9, 10)
+    ]
+    ratings = [float(text.rsplit("[[", 1)[1].removesuffix("]]")) for text in texts]
+    assert ratings == sorted(ratings)
+    assert (ratings[0], ratings[9], ratings[-1]) == (1.0, 5.5, 10.0)
+    two = {"question_1": "q", "answer_1": " 9", "question_2": "q", "answer_2": " 0"}
+    assert replies("sentiment_half_b_rating", two, "turn_2").endswith("[[5.5]]")
 
 
 @pytest.mark.parametrize(

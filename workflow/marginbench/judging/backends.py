@@ -1,8 +1,9 @@
 """What answers behind the local judge server: a scorer of single reviews, turned into a pairwise verdict.
 
-Both backends score each review (opening + continuation) on its own and prefer the higher score, read as Bradley and
+Every backend scores each review (opening + continuation) on its own and prefers the higher score, read as Bradley and
 Terry do: P(M) = sigma(s_M - s_m). Being pointwise they have no position bias. A small language model that is
 shown both answers at once has nothing else: SmolLM2-135M names the first answer every time.
+Verdicts of Arena-Hard and ratings are the same scores in other words, by fixed rules.
 """
 
 import math
@@ -18,6 +19,13 @@ FEW_SHOT = (
     ("One of the best films of the year, I would watch it again.", "positive"),
 )
 """Examples before the review that is scored: our own sentences, two of each kind."""
+
+
+TIE = 0.5
+"""Scores that differ by less, in log-odds, are a tie in an Arena-Hard verdict: P of the better one is below 0.62."""
+
+STRONG = 2.0
+"""Scores that differ by at least this much, in log-odds, make a strong verdict: P of the better one is 0.88 or more."""
 
 
 class Backend(Protocol):
@@ -38,6 +46,27 @@ def log_probs(backend: Backend, question: str, first: str, second: str) -> tuple
     """log P(m) and log P(M): which of two continuations of `question` is the more favourable."""
     difference = backend.score(question + second) - backend.score(question + first)
     return -_softplus(difference), -_softplus(-difference)
+
+
+def arena_reply(backend: Backend, question: str, answer_a: str, answer_b: str) -> str:
+    """An Arena-Hard verdict on two continuations of `question`, as a judge words it: one label at the end.
+
+    A=B where the scores differ by less than TIE, A>>B or B>>A where they differ by STRONG or more.
+    """
+    difference = backend.score(question + answer_b) - backend.score(question + answer_a)
+    better, worse = ("B", "A") if difference > 0 else ("A", "B")
+    sign = "=" if abs(difference) < TIE else ">>" if abs(difference) >= STRONG else ">"
+    label = "A=B" if sign == "=" else f"{better}{sign}{worse}"
+    return f"Assistant B scores {difference:+.3f} log-odds above assistant A.\n\n[[{label}]]"
+
+
+def rating_reply(backend: Backend, question: str, answer: str) -> str:
+    """A rating of one continuation of `question`: 1 + 9 sigma(score), to one decimal, so from 1.0 to 10.0.
+
+    It never falls when the score rises.
+    """
+    score = backend.score(question + answer)
+    return f"The answer scores {score:+.3f} log-odds.\n\nMark: [[{1.0 + 9.0 * math.exp(-_softplus(-score)):.1f}]]"
 
 
 def _softplus(x: float) -> float:

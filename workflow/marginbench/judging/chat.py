@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 from marginbench.identity import content_id
-from marginbench.judging.backends import Backend, log_probs
-from marginbench.judging.prompts import LABELS, read_back
+from marginbench.judging.backends import Backend, arena_reply, log_probs, rating_reply
+from marginbench.judging.prompts import LABELS, Asked, read_back
 
 
 class JudgeModel:
@@ -30,32 +30,46 @@ class JudgeModel:
         if not isinstance(top, int) or not 0 <= top <= 20:
             return error_body(400, f"top_logprobs must be an integer from 0 to 20, not {top!r}")
         try:
-            shown = read_back(request["messages"])
+            asked = read_back(request["messages"])
         except ValueError as error:
             return error_body(400, str(error))
         with self._lock:
-            values = log_probs(self._backend, *shown)
+            content, logprobs = self._answer(asked, top if request.get("logprobs") else None)
             tokens_in = sum(self._backend.count(str(message.get("content", ""))) for message in request["messages"])
-        ranked = [
-            {"token": label, "logprob": value, "bytes": list(label.encode())}
-            for value, label in sorted(zip(values, LABELS, strict=True), reverse=True)
-        ]
+            tokens_out = 1 if asked.kind == "pairwise" else self._backend.count(content)
         choice: dict[str, Any] = {
             "index": 0,
             "finish_reason": "stop",
-            "message": {"role": "assistant", "content": ranked[0]["token"], "refusal": None},
-            "logprobs": None,
+            "message": {"role": "assistant", "content": content, "refusal": None},
+            "logprobs": logprobs,
         }
-        if request.get("logprobs"):
-            choice["logprobs"] = {"content": [{**ranked[0], "top_logprobs": ranked[:top]}], "refusal": None}
         return 200, {
             "id": "chatcmpl-" + content_id(self.name, request["messages"]),
             "object": "chat.completion",
             "created": int(time.time()),
             "model": self.name,
             "choices": [choice],
-            "usage": {"prompt_tokens": tokens_in, "completion_tokens": 1, "total_tokens": tokens_in + 1},
+            "usage": {
+                "prompt_tokens": tokens_in,
+                "completion_tokens": tokens_out,
+                "total_tokens": tokens_in + tokens_out,
+            },
         }
+
+    def _answer(self, asked: Asked, top: int | None) -> tuple[str, dict[str, Any] | None]:
+        """The reply's text and, for a choice between labels, its log-probs with the `top` likeliest tokens."""
+        if asked.kind == "arena":
+            return arena_reply(self._backend, asked.question, *asked.answers), None
+        if asked.kind == "rating":
+            return rating_reply(self._backend, asked.question, *asked.answers), None
+        values = log_probs(self._backend, asked.question, *asked.answers)
+        ranked = [
+            {"token": label, "logprob": value, "bytes": list(label.encode())}
+            for value, label in sorted(zip(values, LABELS, strict=True), reverse=True)
+        ]
+        if top is None:
+            return ranked[0]["token"], None
+        return ranked[0]["token"], {"content": [{**ranked[0], "top_logprobs": ranked[:top]}], "refusal": None}
 
 
 def error_body(status: int, message: str) -> tuple[int, dict[str, Any]]:

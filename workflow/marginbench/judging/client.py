@@ -1,30 +1,25 @@
-"""Asking a judge: the `openai` client, one request per pair of answers, and how a reply becomes a preference.
+"""Asking a judge: a list of calls in, a list of judgments in the same order out; each call is paid for once.
 
 A local judge is reached exactly as a remote one would be. A reply that cannot be read is a null with its reason, never
-a default; identical answers are not sent at all. `preference` is in [1, 2] as in AlpacaEval: 1 is the baseline's win,
-2 the method's, whichever was shown first.
+a default; identical answers are not sent at all. A verdict counts once the ledger has committed it.
 """
 
 import asyncio
-import datetime
-import math
-import os
-import time
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple, NotRequired, TypedDict
-from urllib.parse import urlsplit
-
-import openai
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Any, NotRequired, TypedDict
 
 from marginbench.errors import UserError
-from marginbench.identity import content_id
 from marginbench.job import Progress, quiet
-from marginbench.judging.prompts import LABELS, Shown, fill, is_switched
+from marginbench.judging.calls import Call, Order
+from marginbench.judging.endpoint import Endpoint, address, endpoint_name, model_version
+from marginbench.judging.judgments import LOST, empty_row, identical, judge, own_names
+from marginbench.judging.ledger import Ledger, is_answered
+from marginbench.judging.prompts import is_switched
 from marginbench.judging.spec import JudgeSpec
 
-VOLATILE = ("latency_s", "time")
-"""Keys of a judgment that differ between two equal runs; strip them before comparing."""
+HOPELESS = 20
+"""A run whose first replies, this many or two for each slot, hold no verdict at all stops, before more is paid for."""
 
 
 class Item(TypedDict):
@@ -39,215 +34,187 @@ class Item(TypedDict):
     turn: NotRequired[int]
 
 
-class Verdict(NamedTuple):
-    """What was read from a reply: P(second answer wins) and the two log-probs, or the reason why there is none."""
-
-    p_second: float | None
-    reason: str | None
-    logprobs: dict[str, float] | None
-
-
-def read_verdict(choice: Any) -> Verdict:
-    """The verdict in one choice of a chat completion, by AlpacaEval's rule.
-
-    Among the top tokens of the first position `m` and `M` are kept; P is their softmax; one that is missing counts 0.
-    """
-    content = getattr(getattr(choice, "logprobs", None), "content", None)
-    if not content:
-        return Verdict(None, "the reply carries no log-probs", None)
-    found = {top.token: float(top.logprob) for top in content[0].top_logprobs if top.token in LABELS}
-    if not found:
-        return Verdict(None, "neither m nor M is among the top tokens", None)
-    weights = [math.exp(found[label] - max(found.values())) if label in found else 0.0 for label in LABELS]
-    return Verdict(weights[1] / sum(weights), None, found)
-
-
-def unswap(p_second: float, switched: bool) -> float:
-    """Preference in [1, 2] for the method; `switched` says that the method's answer was shown first."""
-    return 2.0 - p_second if switched else 1.0 + p_second
-
-
 def judge_pairs(
-    spec: JudgeSpec, base_url: str | None, items: Sequence[Item], progress: Progress = quiet
+    spec: JudgeSpec,
+    base_url: str | None,
+    items: Sequence[Item],
+    progress: Progress = quiet,
+    ledger: Ledger | None = None,
 ) -> list[dict[str, Any]]:
     """Judge every item; judgments come back in the order of the items (both orders next to each other if asked).
 
-    `base_url` is the local server's; None takes the entry's own. Raises UserError when the judge refuses as such (key,
-    model name), when OPENAI_API_KEY is missing for a remote judge, and when not one verdict could be read.
+    A call that got no answer is a null with its reason. Raises UserError as `judge_calls` does.
     """
-    base_url = base_url or spec.base_url
-    if spec.kind == "local_server" and base_url is None:
-        raise UserError(f"judge `{spec.id}`: a local_server judge is asked at the address of its running server")
-    judgments = asyncio.run(_judge_all(spec, base_url, list(items), progress))
-    reasons = Counter(row["reason"] for row in judgments if row["preference"] is None)
-    if judgments and sum(reasons.values()) == len(judgments):
-        reason, count = reasons.most_common(1)[0]
-        raise UserError(f"judge `{spec.id}`: none of {len(judgments)} verdicts could be read; {count} times: {reason}")
-    return judgments
+    return judge_calls(spec, base_url, pair_calls(spec, items), ledger, progress, allow_lost=True)
 
 
-def summarise(judgments: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Counts, tokens and price of a list of judgments, and how often the answer shown first won."""
-    sent = [row for row in judgments if row["reason"] != "identical"]
-    read = [row for row in sent if row["preference"] is not None]
-    first = [2.0 - row["preference"] if not row["switched"] else row["preference"] - 1.0 for row in read]
-    shown = {
-        side: [row["preference"] - 1.0 for row in read if row["switched"] is (side == "first")]
-        for side in ("first", "second")
-    }
-    gap = (
-        100.0 * (math.fsum(shown["second"]) / len(shown["second"]) - math.fsum(shown["first"]) / len(shown["first"]))
-        if shown["first"] and shown["second"]
-        else None
-    )
-    return {
-        "n": len(judgments),
-        "n_sent": len(sent),
-        "n_identical": len(judgments) - len(sent),
-        "n_null": len(sent) - len(read),
-        "null_reasons": dict(sorted(Counter(row["reason"] for row in sent if row["preference"] is None).items())),
-        "p_first": math.fsum(first) / len(first) if first else None,
-        "position_gap": gap,
-        "tokens_in": sum(row["tokens_in"] or 0 for row in judgments),
-        "tokens_out": sum(row["tokens_out"] or 0 for row in judgments),
-        "price": math.fsum(row["price"] or 0.0 for row in judgments),
-    }
-
-
-async def _judge_all(
-    spec: JudgeSpec, base_url: str | None, items: list[Item], progress: Progress
-) -> list[dict[str, Any]]:
-    template = spec.template()
-    slots = asyncio.Semaphore(spec.concurrency)
-    async with _client(spec, base_url) as client:
-        version = await _version(spec, client)
-        calls = [
-            _judge_one(spec, client, version, template, slots, item, switched)
-            for item in items
-            for switched in ((False, True) if spec.order == "both" else (is_switched(item["question"]),))
-        ]
-        tasks = [asyncio.ensure_future(call) for call in calls]
-        try:
-            for done, finished in enumerate(asyncio.as_completed(tasks), start=1):
-                await finished
-                progress(done, len(tasks), spec.id)
-        finally:
-            for task in tasks:
-                task.cancel()
-        return [task.result() for task in tasks]
-
-
-def _client(spec: JudgeSpec, base_url: str | None) -> openai.AsyncOpenAI:
-    if spec.kind == "local_server":
-        # A proxy from the environment must not come between us and loopback, and no real key may reach it.
-        http_client = openai.DefaultAsyncHttpxClient(trust_env=False)
-        key = "local"
-    else:
-        http_client = None
-        key = os.environ.get("OPENAI_API_KEY", "")
-        if not key:
-            raise UserError(f"judge `{spec.id}`: the environment variable OPENAI_API_KEY is not set; export the key")
-    return openai.AsyncOpenAI(
-        base_url=base_url,
-        api_key=key,
-        http_client=http_client,
-        timeout=spec.timeout_s,
-        max_retries=spec.max_retries,
-    )
-
-
-async def _version(spec: JudgeSpec, client: openai.AsyncOpenAI) -> str:
-    """The judge's version, a part of every key: the name a local server answers to, or the dated model name."""
-    if spec.kind == "openai":
-        return f"{spec.model} ({spec.model_date})"
-    try:
-        names = [model.id async for model in client.models.list()]
-    except openai.OpenAIError as error:
-        raise UserError(
-            f"judge `{spec.id}`: its server at {client.base_url} does not answer: {_line(error)}"
-        ) from error
-    mine = [name for name in names if name.startswith(f"{spec.id}@")]
-    if len(mine) != 1:
-        raise UserError(f"judge `{spec.id}`: the server at {client.base_url} serves {', '.join(names) or 'nothing'}")
-    return mine[0]
-
-
-def _endpoint(spec: JudgeSpec, client: openai.AsyncOpenAI) -> str:
-    if spec.kind == "local_server":
-        return f"local_server:{spec.backend}"
-    return f"openai:{urlsplit(str(client.base_url)).netloc}"
-
-
-async def _judge_one(
-    spec: JudgeSpec,
-    client: openai.AsyncOpenAI,
-    version: str,
-    template: str,
-    slots: asyncio.Semaphore,
-    item: Item,
-    switched: bool,
-) -> dict[str, Any]:
-    pair = (item["answer"], item["baseline"]) if switched else (item["baseline"], item["answer"])
-    turn = item.get("turn", 1)
-    decoding = spec.decoding.model_dump()
-    endpoint = _endpoint(spec, client)
-    row: dict[str, Any] = {
-        "key": content_id(
-            version,
-            endpoint,
-            spec.prompt_sha256,
-            decoding,
-            item["question"],
-            turn,
-            pair[0],
-            pair[1],
-            switched,
-            length=32,
-        ),
-        "question_id": item["question_id"],
-        "turn": turn,
-        "answer_ids": [item["baseline_id"], item["answer_id"]],
-        "judge": spec.id,
-        "judge_version": version,
-        "endpoint": endpoint,
-        "order": "method_first" if switched else "baseline_first",
-        "switched": switched,
-        **dict.fromkeys(("preference", "reason", "logprobs", "raw", "model_returned")),
-        **dict.fromkeys(("tokens_in", "tokens_out"), 0),
-        "price": 0.0,
-        **dict.fromkeys(VOLATILE),
-    }
-    if item["answer"] == item["baseline"]:
-        return {**row, "preference": 1.5, "reason": "identical"}
-    async with slots:
-        started = time.monotonic()
-        row["time"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        try:
-            reply = await client.chat.completions.create(
-                model=version if spec.kind == "local_server" else spec.model,
-                messages=fill(template, Shown(item["question"], *pair)),  # type: ignore[arg-type]
-                **decoding,
+def pair_calls(spec: JudgeSpec, items: Sequence[Item]) -> list[Call]:
+    """The calls of pairs of answers, in the orders that the judge's entry asks for."""
+    calls: list[Call] = []
+    for item in items:
+        for switched in (False, True) if spec.order == "both" else (is_switched(item["question"]),):
+            answers = [item["answer"], item["baseline"]] if switched else [item["baseline"], item["answer"]]
+            order: Order = "method_first" if switched else "baseline_first"
+            fields = {"question": item["question"], "output_1": answers[0], "output_2": answers[1]}
+            calls.append(
+                Call(
+                    question_id=item["question_id"],
+                    turn=item.get("turn", 1),
+                    order=order,
+                    question=item["question"],
+                    answers=answers,
+                    answer_ids=[item["baseline_id"], item["answer_id"]],
+                    messages=spec.messages(fields),
+                )
             )
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise UserError(f"judge `{spec.id}`: {endpoint} refuses: {_line(error)}") from error
-        except (openai.OpenAIError, ValueError) as error:
-            return {**row, "reason": f"{type(error).__name__}: {_line(error)}", "latency_s": time.monotonic() - started}
-    row["latency_s"] = time.monotonic() - started
-    row["model_returned"] = getattr(reply, "model", None)
-    usage = getattr(reply, "usage", None)
-    if usage is not None:
-        row["tokens_in"], row["tokens_out"] = usage.prompt_tokens, usage.completion_tokens
-        row["price"] = spec.price.of(usage.prompt_tokens, usage.completion_tokens)
-    choices = getattr(reply, "choices", None)
-    if not choices:
-        return {**row, "reason": "the reply holds no choice"}
-    verdict = read_verdict(choices[0])
-    row["raw"] = getattr(getattr(choices[0], "message", None), "content", None)
-    row["logprobs"], row["reason"] = verdict.logprobs, verdict.reason
-    if verdict.p_second is not None:
-        row["preference"] = unswap(verdict.p_second, switched)
-    return row
+    return calls
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+def judge_calls(
+    spec: JudgeSpec,
+    base_url: str | None,
+    calls: Sequence[Call],
+    ledger: Ledger | None = None,
+    progress: Progress = quiet,
+    *,
+    budget: float | None = None,
+    predict: Callable[[Call], float] | None = None,
+    allow_lost: bool = False,
+) -> list[dict[str, Any]]:
+    """One judgment for each call, in their order.
+
+    Args:
+        base_url: the local server's; None takes the entry's own.
+        ledger: where verdicts are looked up and every reply is committed; without one nothing outlives the run.
+        budget: US dollars that the ledger's payer may spend in all; checked before each call is sent.
+        predict: US dollars that a call will cost; needed where a budget is set.
+        allow_lost: whether calls that got no answer at all are returned as nulls. Otherwise they end the run.
+
+    Raises UserError, with every reply so far committed, when the judge refuses as such (key, account, model name), when
+    the key of a remote judge is missing, when the budget does not reach for the next call, when no verdict can be read
+    at all, and when calls got no answer.
+    """
+    if budget is not None and (ledger is None or predict is None):
+        raise ValueError("a budget needs a ledger and a prediction")
+    rows = asyncio.run(_Run(spec, ledger, progress, budget, predict).judgments(base_url, list(calls)))
+    nulls = Counter(row["reason"] for row in rows if not is_answered(row))
+    if rows and sum(nulls.values()) == len(rows):
+        reason, count = nulls.most_common(1)[0]
+        raise UserError(f"judge `{spec.id}`: none of {len(rows)} verdicts could be read; {count} times: {reason}")
+    lost = Counter({reason: count for reason, count in nulls.items() if reason.startswith(LOST)})
+    if lost and not allow_lost:
+        raise UserError(
+            f"judge `{spec.id}`: {sum(lost.values())} of {len(rows)} calls got no answer ({next(iter(lost))}); "
+            "the others are kept, run again to ask for these"
+        )
+    return rows
+
+
+class _Run:
+    """One run over a list of calls: what is known already, a queue of what is not, and as many workers as slots."""
+
+    def __init__(
+        self,
+        spec: JudgeSpec,
+        ledger: Ledger | None,
+        progress: Progress,
+        budget: float | None,
+        predict: Callable[[Call], float] | None,
+    ) -> None:
+        self._spec, self._ledger, self._progress, self._budget = spec, ledger, progress, budget
+        self._predict = predict if budget is not None and predict is not None else lambda call: 0.0
+        self._stopped = asyncio.Event()
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._queue: deque[tuple[Call, dict[str, Any]]] = deque()
+        self._in_flight = 0.0
+        self._replies = 0
+        self._any_answered = False
+
+    async def judgments(self, base_url: str | None, calls: list[Call]) -> list[dict[str, Any]]:
+        spec, where = self._spec, endpoint_name(self._spec, address(self._spec, base_url))
+        if spec.kind == "local_server":
+            async with Endpoint(spec, base_url, self._stopped) as endpoint:
+                blanks = self._look_up(calls, await endpoint.version(), where)
+                await self._ask(endpoint)
+        else:
+            blanks = self._look_up(calls, model_version(spec), where)
+            if self._queue:  # what the ledger answers needs no key
+                async with Endpoint(spec, base_url, self._stopped) as endpoint:
+                    await self._ask(endpoint)
+        return [{**self._rows[row["key"]], **own_names(spec, call)} for call, row in zip(calls, blanks, strict=True)]
+
+    def _look_up(self, calls: list[Call], version: str, where: str) -> list[dict[str, Any]]:
+        blanks = [empty_row(self._spec, version, where, call) for call in calls]
+        known = self._ledger.get({row["key"] for row in blanks}) if self._ledger else {}
+        self._counts = Counter(row["key"] for row in blanks)
+        self._total, self._done = len(calls), 0
+        queued = set()
+        for call, row in zip(calls, blanks, strict=True):
+            key = row["key"]
+            if key in self._rows or key in queued:
+                continue
+            found = known.get(key) or identical(self._spec, call, row)
+            if found is not None:
+                self._finish(key, found)
+            else:
+                queued.add(key)
+                self._queue.append((call, row))
+        return blanks
+
+    def _finish(self, key: str, row: dict[str, Any]) -> None:
+        self._rows[key] = row
+        self._done += self._counts[key]
+        self._progress(self._done, self._total, self._spec.id)
+
+    async def _ask(self, endpoint: Endpoint) -> None:
+        """Work off the queue. On an error nothing more is sent, and what is in flight may still end its present try."""
+        slots = min(self._spec.concurrency, len(self._queue))
+        workers = [asyncio.ensure_future(self._work(endpoint)) for _ in range(slots)]
+        if not workers:
+            return
+        try:
+            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
+            self._stopped.set()
+            await asyncio.wait(workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+        for worker in workers:
+            worker.result()
+
+    async def _work(self, endpoint: Endpoint) -> None:
+        while self._queue and not self._stopped.is_set():
+            call, blank = self._queue.popleft()
+            key = blank["key"]
+            if self._ledger and (found := self._ledger.get([key]).get(key)):  # another job may have asked meanwhile
+                self._finish(key, found)
+                continue
+            expected = self._predict(call)
+            self._check_budget(expected)
+            self._in_flight += expected
+            row = await judge(self._spec, endpoint, blank["judge_version"], call, blank)
+            self._in_flight -= expected
+            if self._ledger:
+                row = self._ledger.put(row)
+            self._finish(key, row)
+            self._check_hope(row)
+
+    def _check_budget(self, expected: float) -> None:
+        if self._budget is None or self._ledger is None:
+            return
+        spent = self._ledger.spent(payer=self._ledger.payer)
+        if spent + self._in_flight + expected > self._budget:
+            left = len(self._queue) + 1
+            raise UserError(
+                f"judge `{self._spec.id}`: the budget of ${self._budget:.2f} is used up (${spent:.4f} spent, "
+                f"${self._in_flight + expected:.4f} in flight and next); {left} calls are left; raise it and run again"
+            )
+
+    def _check_hope(self, row: dict[str, Any]) -> None:
+        self._replies += 1
+        self._any_answered |= is_answered(row)
+        if not self._any_answered and self._queue and self._replies >= max(HOPELESS, 2 * self._spec.concurrency):
+            raise UserError(
+                f"judge `{self._spec.id}`: none of the first {self._replies} verdicts could be read; the last: "
+                f"{row['reason']}; {len(self._queue)} calls are not sent"
+            )
