@@ -1,13 +1,12 @@
 """A chat-completions server on loopback whose manners a test decides: bare asyncio, cheap enough for a benchmark.
 
 As a process of its own: `python openai_server.py [--delay S] [--log FILE]` answers every request with the same verdict
-after a fixed time, prints its port, and writes one line `bearer key-of-request` for each request when it arrives.
+after a fixed time, prints its port, and logs `bearer`, blank and the beginning of the last message when one arrives.
 """
 
 import argparse
 import asyncio
 import contextlib
-import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -17,13 +16,14 @@ MODEL = "judge-2026-11-01"
 
 
 class Reply(NamedTuple):
-    """What is sent back: status, body, further headers; `wait` seconds first; `cut` closes the connection half-way."""
+    """What is sent back after `wait` seconds; `cut` closes the connection half-way, `trickle` sends byte by byte."""
 
     body: bytes
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     wait: float = 0.0
     cut: bool = False
+    trickle: bool = False
 
 
 Behave = Callable[[dict[str, Any], int], Reply]
@@ -70,7 +70,7 @@ class Server:
                 self._counts[body] = count + 1
                 request = json.loads(body)
                 if self._log:
-                    self._log.write(f"{bearer} {hashlib.sha256(body).hexdigest()[:16]}\n")
+                    self._log.write(f"{bearer} {request['messages'][-1]['content'][:40]}\n")
                 else:
                     self.seen.append((bearer, request))
                 reply = self._behave(request, count)
@@ -78,7 +78,10 @@ class Server:
                 lines = [f"HTTP/1.1 {reply.status} -", f"content-length: {len(reply.body)}"]
                 lines += [f"{name}: {value}" for name, value in (("content-type", "application/json"), *reply.headers)]
                 sent = reply.body[: len(reply.body) // 2] if reply.cut else reply.body
-                writer.write("\r\n".join([*lines, "", ""]).encode() + sent)
+                writer.write("\r\n".join([*lines, "", ""]).encode() + (b"" if reply.trickle else sent))
+                for byte in sent if reply.trickle else b"":
+                    writer.write(bytes([byte]))
+                    await asyncio.sleep(0.1)
                 await writer.drain()
                 if reply.cut:
                     return

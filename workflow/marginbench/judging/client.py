@@ -124,6 +124,7 @@ class _Run:
         self._spec, self._ledger, self._progress, self._budget = spec, ledger, progress, budget
         self._predict = predict if budget is not None and predict is not None else lambda call: 0.0
         self._stopped = asyncio.Event()
+        self._error: UserError | None = None
         self._rows: dict[str, dict[str, Any]] = {}
         self._queue: deque[tuple[Call, dict[str, Any]]] = deque()
         self._in_flight = 0.0
@@ -170,34 +171,35 @@ class _Run:
         """Work off the queue. On an error nothing more is sent, and what is in flight may still end its present try."""
         slots = min(self._spec.concurrency, len(self._queue))
         workers = [asyncio.ensure_future(self._work(endpoint)) for _ in range(slots)]
-        if not workers:
-            return
         try:
-            await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
-            self._stopped.set()
-            await asyncio.wait(workers)
+            await asyncio.gather(*workers)
         finally:
             for worker in workers:
                 worker.cancel()
-        for worker in workers:
-            worker.result()
+        if self._error is not None:
+            raise self._error
 
     async def _work(self, endpoint: Endpoint) -> None:
-        while self._queue and not self._stopped.is_set():
-            call, blank = self._queue.popleft()
-            key = blank["key"]
-            if self._ledger and (found := self._ledger.get([key]).get(key)):  # another job may have asked meanwhile
-                self._finish(key, found)
-                continue
-            expected = self._predict(call)
-            self._check_budget(expected)
-            self._in_flight += expected
-            row = await judge(self._spec, endpoint, blank["judge_version"], call, blank)
-            self._in_flight -= expected
-            if self._ledger:
-                row = self._ledger.put(row)
-            self._finish(key, row)
-            self._check_hope(row)
+        try:
+            while self._queue and not self._stopped.is_set():
+                await self._settle(endpoint, *self._queue.popleft())
+        except UserError as error:
+            self._error = self._error or error
+            self._stopped.set()
+
+    async def _settle(self, endpoint: Endpoint, call: Call, blank: dict[str, Any]) -> None:
+        key = blank["key"]
+        if self._ledger and (found := self._ledger.get([key]).get(key)):  # another job may have asked meanwhile
+            return self._finish(key, found)
+        expected = self._predict(call)
+        self._check_budget(expected)
+        self._in_flight += expected
+        row = await judge(self._spec, endpoint, blank["judge_version"], call, blank)
+        self._in_flight -= expected
+        if self._ledger:
+            row = self._ledger.put(row)
+        self._finish(key, row)
+        self._check_hope(row)
 
     def _check_budget(self, expected: float) -> None:
         if self._budget is None or self._ledger is None:
