@@ -469,6 +469,14 @@ class MtBench(Benchmark):
     prompts: Positive | None = Field(None, description="First N questions only.")
 
 
+_BENCHMARKS: dict[str, type[Benchmark]] = {
+    "in_domain": InDomain,
+    "alpaca_eval": AlpacaEval,
+    "arena_hard": ArenaHard,
+    "mt_bench": MtBench,
+}
+
+
 class Benchmarks(Section):
     """What is answered and judged; each that is named is run."""
 
@@ -570,6 +578,9 @@ class Study(Section):
     generations: dict[Id, Decoding] = Field(min_length=1, description="How answers are sampled, by id.")
     benchmarks: Benchmarks = Field(description="What is answered and judged.")
     judges: list[Id] = Field(min_length=1, description="Ids from resources/judges.yaml; the first is the headline.")
+    budget: float | None = Field(
+        None, ge=0, description="US dollars that the study's judges may cost in all; null: no cap."
+    )
     capability: Capability = Field(default_factory=Capability, description="Standard benchmarks.")
     confidence: Fraction = Field(0.95, description="Level of every interval.")
     claims: Claims = Field(default_factory=Claims, description="Which differences are tested, and against what.")
@@ -640,6 +651,11 @@ class Study(Section):
     def corpus_of(self, dataset_id: str) -> Corpus:
         """The corpus behind a dataset."""
         return self.corpora[self.datasets[dataset_id].corpus]
+
+
+def parse_benchmark(bench: str, raw: dict[str, Any]) -> Benchmark:
+    """A benchmark from its id and its JSON form."""
+    return _BENCHMARKS[bench].model_validate(raw)
 
 
 def parse_corpus(raw: dict[str, Any]) -> ReviewsCorpus | FileCorpus | HubCorpus:

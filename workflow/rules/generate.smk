@@ -2,10 +2,32 @@
 # In: policy/manifest.json, texts.parquet. Out: answers/{generation}/{bench}.jsonl, answer_scores/{generation}/{bench}.parquet.
 
 
+rule read_questions:
+    input:
+        files=PLAN.question_files,
+    output:
+        questions="<study>/questions/{bench}.jsonl",
+    log:
+        "logs/{study}/read_questions/{bench}.log",
+    benchmark:
+        "<study>/benchmarks/read_questions/{bench}.jsonl"
+    conda:
+        "../../envs/judge.yaml"
+    resources:
+        mem_mb=1000,
+    params:
+        benchmark=PLAN.benchmark_params,
+        code=PLAN.code("read_questions"),
+    message:
+        "Reading the questions of {wildcards.bench}"
+    script:
+        "../scripts/read_questions.py"
+
+
 rule generate_answers:
     input:
         policy="<run>/policy/manifest.json",
-        texts=PLAN.in_corpus("texts.parquet"),
+        questions=PLAN.questions,
     output:
         answers="<run>/answers/{generation}/{bench}.jsonl",
     log:
@@ -22,6 +44,7 @@ rule generate_answers:
         format=PLAN.format,
         decoding=PLAN.decoding_params,
         prompts=PLAN.n_prompts,
+        temperatures=PLAN.temperatures,
         code=PLAN.code("generate_answers"),
     message:
         "Answering {wildcards.bench} with {wildcards.method}, seed {wildcards.seed}"

@@ -6,6 +6,7 @@ from typing import Any
 from marginbench.benchmarks.arena_formats import BASELINES, Game
 from marginbench.benchmarks.arena_scores import PERCENTILES, Version, clustered, official, to_battles
 from marginbench.errors import UserError
+from marginbench.study import START
 
 DEFAULT_CATEGORY = "hard_prompt"
 """Which category is scored where there are several and none is named, as upstream."""
@@ -91,6 +92,34 @@ def score_games(
         "ci_percent": high - low,
         "style": about,
     }
+
+
+def score_run(games: Sequence[Game], version: Version) -> dict[str, Any]:
+    """Score of the one model that a run's judgments are about, its baseline, and its prompts one by one.
+
+    `items` holds, under the metric's name, the mean of each prompt's battles (percent) weighted by their number: their
+    weighted mean is the score.
+    """
+    category = games[0].category
+    document = score_games(choose(games, category=category), version)
+    (model,) = document["models"]
+    battles, _ = to_battles(games, version)
+    prompts = battles.groupby("question_id")["y"].agg(["mean", "count"])
+    items = [
+        {"item": str(name), "value": 100.0 * float(row["mean"]), "weight": int(row["count"])}
+        for name, row in prompts.iterrows()
+    ]
+    return {
+        "baseline": document["baseline"],
+        **document["models"][model],
+        "n_asked": len(games),
+        "items": {arena_metric(document["baseline"]): items},
+    }
+
+
+def arena_metric(baseline: str) -> str:
+    """`arena_score` against the SFT start's answers, `arena_hard` against the benchmark's own baseline."""
+    return "arena_score" if baseline == START else "arena_hard"
 
 
 def answering_models(games: Iterable[Game]) -> set[str]:

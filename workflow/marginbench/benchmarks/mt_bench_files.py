@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from marginbench.errors import UserError
+from marginbench.identity import content_id
 from marginbench.judging.calls import Call
 from marginbench.judging.rating_text import HIGHEST, LOWEST
 
@@ -104,6 +105,21 @@ def read_answers(path: str | Path) -> tuple[str, list[Answer]]:
     if len(models) > 1:
         raise UserError(f"{list(models.values())[1]}: answers of a second model ({', '.join(models)}); one file each")
     return next(iter(models)), list(answers.values())
+
+
+def answers_of(rows: Sequence[Mapping[str, Any]]) -> list[Answer]:
+    """Our answer records (one for each turn) as answers, in the order of their first turns."""
+    turns: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        turns.setdefault(row["question_id"], []).append(row)
+    answers = []
+    for question_id, own in turns.items():
+        own = sorted(own, key=lambda row: row["turn"])
+        ids = [row["answer_id"] for row in own]
+        answers.append(
+            Answer(question_id=question_id, answer_id=content_id(*ids), turns=[str(row["text"]) for row in own])
+        )
+    return answers
 
 
 def answer_records(answers: Sequence[Answer], model: str) -> list[dict[str, Any]]:

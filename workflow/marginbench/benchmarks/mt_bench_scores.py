@@ -1,6 +1,6 @@
 """MT-Bench's numbers: mean ratings of single-answer judgments, with an error that counts a question once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from marginbench.benchmarks.clustered import clustered_mean
@@ -49,6 +49,20 @@ def scores(judgments: Iterable[Placed], duplicates: str = "refuse") -> dict[str,
     for (model, _, _), found in by_place.items():
         by_model.setdefault(model, []).extend(record for _, record in found[kept])
     return {model: _score(by_model[model]) for model in sorted(by_model)}
+
+
+def score_run(judgments: Sequence[Placed]) -> dict[str, Any]:
+    """Ratings of the one model that a run's judgments are about, and its questions one by one.
+
+    `items` holds, under the metric's name, the mean rating of each question, weighted by its number of ratings.
+    """
+    (found,) = scores(judgments).values()
+    ratings: dict[str, list[float]] = {}
+    for _, record in judgments:
+        if record["score"] != NO_RATING:
+            ratings.setdefault(str(record["question_id"]), []).append(float(record["score"]))
+    items = [{"item": name, "value": sum(own) / len(own), "weight": len(own)} for name, own in sorted(ratings.items())]
+    return {**found, "n_questions": len(ratings), "items": {"mt_bench": items}}
 
 
 def _score(records: list[Mapping[str, Any]]) -> dict[str, Any]:

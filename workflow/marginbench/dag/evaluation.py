@@ -39,6 +39,9 @@ def answers_bench(study: Study, bench: str) -> str:
 class Evaluation(Paths):
     """Questions of the rules between a trained policy and its scores."""
 
+    pairwise = "|".join(PAIRWISE_BENCHES)
+    """Regular expression of the benchmarks that `judge_answers` judges."""
+
     def questions(self, wildcards: Any) -> str:
         """Where the questions of a benchmark are: the corpus's held-out prompts, or a file of its own."""
         if wildcards.bench == IN_DOMAIN:
@@ -52,7 +55,8 @@ class Evaluation(Paths):
 
     def benchmark_params(self, wildcards: Any) -> dict[str, Any]:
         """A benchmark's own settings."""
-        return self.study(wildcards).benchmarks.named[wildcards.bench].model_dump(mode="json", exclude={"judges"})
+        benchmark = self.study(wildcards).benchmarks.named[wildcards.bench]
+        return benchmark.model_dump(mode="json", exclude={"judges"})
 
     def _answers_of(self, wildcards: Any, bench: str, method: str) -> str:
         run = self.run(wildcards.study, wildcards.dataset, wildcards.model, method, wildcards.seed)
@@ -114,6 +118,23 @@ class Evaluation(Paths):
     def capability_params(self, wildcards: Any) -> dict[str, Any]:
         """Tasks and batch size of the capability check."""
         return self.study(wildcards).capability.model_dump(mode="json")
+
+    def temperatures(self, wildcards: Any) -> dict[str, float]:
+        """Sampling temperatures that a benchmark sets by category."""
+        return getattr(self.study(wildcards).benchmarks.named[wildcards.bench], "temperatures", {})
+
+    def arena_version(self, wildcards: Any) -> str:
+        """Whose rules Arena-Hard is scored by."""
+        return self.study(wildcards).benchmarks.arena_hard.version
+
+    def ledger(self, wildcards: Any) -> dict[str, Any]:
+        """Where verdicts are kept, which all studies share; whose money it is; where batches wait."""
+        return {
+            "ledger": f"{self.results}/judgments.sqlite",
+            "payer": wildcards.study,
+            "batches": f"{self.results}/{wildcards.study}/batches/{wildcards.judge}",
+            "budget": self.study(wildcards).budget,
+        }
 
     def judge_params(self, wildcards: Any) -> dict[str, Any]:
         """The judge: model, endpoint, prompt text, decoding, order."""

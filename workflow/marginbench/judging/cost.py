@@ -103,7 +103,9 @@ def table(estimates: list[Estimate]) -> str:
     rows.append(("total", "", *(f"{n:,}" for n in total[:4]), *(f"${n:,.2f}" for n in total[4:])))
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in (head, *rows)
     ]
     return "\n".join(line.rstrip() for line in lines)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from marginbench.benchmarks.arena_hard import arena_metric
 from marginbench.errors import UserError
 from marginbench.files import atomic_path, read_json, write_text
 from marginbench.identity import content_id
 from marginbench.records import ANSWER_SCORES, METRICS, read_table, write_table
-from marginbench.study import START
 
 FLOAT_FORMAT = "%.10g"
 ITEM_COLUMNS = ["dataset", "model", "method", "seed", "generation", "metric", "judge", "item", "value", "weight"]
@@ -134,10 +134,9 @@ def _pairwise_rows(score: dict, path: Path, bench: str) -> Iterable[dict[str, An
 
 def _arena_rows(score: dict, path: Path) -> Iterable[dict[str, Any]]:
     """The SE is the one clustered by prompt; the official interval stands in the score's own file."""
-    keys = ("score", "clustered_se", "n_prompts", "n_null", "n_games", "baseline")
+    keys = ("score", "clustered_se", "n_prompts", "n_null", "n_asked", "baseline")
     value, se, prompts, null, games, baseline = _required(score, keys, path)
-    metric = "arena_score" if baseline == START else "arena_hard"
-    yield {"metric": metric, "value": value, "se": se, "n": int(prompts)}
+    yield {"metric": arena_metric(baseline), "value": value, "se": se, "n": int(prompts)}
     yield _null_row("arena_hard/judge_null", int(null), int(games))
 
 
