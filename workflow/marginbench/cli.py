@@ -97,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
         parts.add_arguments(kind)
         kind.set_defaults(run=_score, parts=parts)
 
+    compare = commands.add_parser("compare", help="compare two results on the items that both have, as JSON")
+    compared = compare.add_subparsers(required=True, metavar="WHAT")
+    scores = compared.add_parser("scores", help="win rates in two AlpacaEval annotation files with the same baseline")
+    scores.add_argument("files", nargs=2, type=Path, metavar="FILE", help="annotations.json, plain or .gz: A, then B")
+    scores.add_argument("--confidence", type=float, default=0.95, help="of the interval (default: 0.95)")
+    scores.set_defaults(run=_compare_scores)
+
     generate = commands.add_parser("generate", help="write what is generated from the code: schemas, ARCHITECTURE.md")
     generate.add_argument("--check", action="store_true", help="only say whether anything is stale")
     generate.set_defaults(run=_generate)
@@ -201,6 +208,15 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 def _score(arguments: argparse.Namespace) -> None:
     print(json.dumps(arguments.parts.score(arguments), indent=1, allow_nan=False))
+
+
+def _compare_scores(arguments: argparse.Namespace) -> None:
+    from marginbench.reporting.paired_scores import compare_scores
+
+    found = compare_scores(*arguments.files, arguments.confidence)
+    if not found["same_judge"]:
+        print("the judge is not known to be the same in both files: not comparable", file=sys.stderr)
+    print(json.dumps(found, indent=1, allow_nan=False))
 
 
 def _generate(arguments: argparse.Namespace) -> int:
