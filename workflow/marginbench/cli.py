@@ -104,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     capability.add_argument("tuned", metavar="TUNED_DIR")
     capability.add_argument("--margin", type=float, help="non-inferiority margin, in the metric's unit, e.g. 0.01")
     capability.set_defaults(run=_compare_capability)
+    scores = compared.add_parser("scores", help="win rates in two AlpacaEval annotation files with the same baseline")
+    scores.add_argument("files", nargs=2, type=Path, metavar="FILE", help="annotations.json, plain or .gz: A, then B")
+    scores.add_argument("--confidence", type=float, default=0.95, help="of the interval (default: 0.95)")
+    scores.set_defaults(run=_compare_scores)
 
     generate = commands.add_parser("generate", help="write what is generated from the code: schemas, ARCHITECTURE.md")
     generate.add_argument("--check", action="store_true", help="only say whether anything is stale")
@@ -217,6 +221,15 @@ def _compare_capability(arguments: argparse.Namespace) -> None:
     if arguments.margin is not None and not arguments.margin > 0:
         raise UserError(f"--margin {arguments.margin}: must be above 0")
     print(json.dumps(compare_capability(arguments.base, arguments.tuned, arguments.margin), indent=1, allow_nan=False))
+
+
+def _compare_scores(arguments: argparse.Namespace) -> None:
+    from marginbench.reporting.paired_scores import compare_scores
+
+    found = compare_scores(*arguments.files, arguments.confidence)
+    if not found["same_judge"]:
+        print("the judge is not known to be the same in both files: not comparable", file=sys.stderr)
+    print(json.dumps(found, indent=1, allow_nan=False))
 
 
 def _generate(arguments: argparse.Namespace) -> int:

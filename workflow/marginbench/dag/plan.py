@@ -62,7 +62,16 @@ class Plan(Online):
         checked = self.run(study_id, dataset, model, method, study.seeds[0]) if fixed else folder
         benches = list(study.benchmarks.named)
         answered = [(g, b) for g in study.generations for b in benches if answers_bench(study, b) == b]
-        judged = [f"{g}/{b}/{j}" for g in study.generations for b in benches for j in judges_of(study, b, self.judges)]
+        arena = study.benchmarks.arena_hard
+        # The start isn't played against itself: Arena-Hard leaves its baseline out.
+        itself = ["arena_hard"] if method == START and arena and arena.baseline is None else []
+        judged = [
+            f"{g}/{b}/{j}"
+            for g in study.generations
+            for b in benches
+            if b not in itself
+            for j in judges_of(study, b, self.judges)
+        ]
         return {
             "study": study_id,
             "dataset": dataset,
