@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import os
 import random
 import shutil
@@ -30,6 +31,20 @@ def write_reviews(path: Path, rows: int = 240, words: int = 40) -> None:
             adjectives = POSITIVE if label else NEGATIVE
             text = " ".join(rng.choice(adjectives if position % 3 == 2 else PLAIN) for position in range(words))
             writer.writerow([f"{text} {row}", label])
+
+
+def write_benchmarks(folder: Path) -> None:
+    """Question files in the official formats of AlpacaEval and MT-Bench, a few made-up rows each."""
+    reference = [
+        {"instruction": f"Say something {word}", "output": f"it is {word}", "generator": "reference", "dataset": "toy"}
+        for word in ("warm", "dull", "fresh", "stale")
+    ]
+    (folder / "reference.json").write_text(json.dumps(reference), encoding="utf-8")
+    questions = [
+        {"question_id": 81 + place, "category": category, "turns": [f"The film was {word}", "And the music?"]}
+        for place, (category, word) in enumerate([("writing", "lovely"), ("stem", "boring"), ("extraction", "warm")])
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions), encoding="utf-8")
 
 
 def toy_study(reviews: str) -> dict[str, Any]:
@@ -68,8 +83,13 @@ def toy_study(reviews: str) -> dict[str, Any]:
             "ipo": {"method": "ipo", "params": {"beta": 0.1, "reduction": "mean"}},
         },
         "generations": {"t08": {"temperature": 0.8, "max_new_tokens": 8, "batch_size": 16}},
-        "benchmarks": {"in_domain": {"prompts": 6}},
-        "judges": ["sentiment_half_b"],
+        "benchmarks": {
+            "in_domain": {"prompts": 6},
+            "alpaca_eval": {"reference": {"source": "file", "path": "reference.json"}},
+            "arena_hard": {"version": "v2.0"},
+            "mt_bench": {"questions": {"source": "file", "path": "questions.jsonl"}},
+        },
+        "judges": ["sentiment_half_b", "sentiment_half_b_arena", "sentiment_half_b_rating"],
         "capability": {"batch_size": 8, "tasks": {"review_perplexity": {}}},
     }
 
@@ -83,6 +103,7 @@ def make_project(folder: Path) -> Path:
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "studies").mkdir()
     write_reviews(folder / "reviews.csv")
+    write_benchmarks(folder)
     write_config(folder, toy_study("reviews.csv"))
     return folder
 
