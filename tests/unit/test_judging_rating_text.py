@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from marginbench.judging.rating_text import parse_rating, read_rating
 
@@ -45,16 +45,19 @@ def test_nothing_in_brackets_has_its_reason():
     assert read_rating("I would rather not say.") == (None, "no rating in brackets")
 
 
+@settings(deadline=None)
 @given(before=WORDS, rating=RATINGS, after=st.text(max_size=40))
 def test_the_first_double_bracket_counts_whatever_follows(before, rating, after):
     assert parse_rating(f"{before}[[{rating}]]{after}") == float(rating)
 
 
+@settings(deadline=None)
 @given(before=st.lists(st.integers(0, 99).map("[{}]".format), max_size=3), rating=RATINGS)
 def test_a_double_bracket_goes_before_single_ones(before, rating):
     assert parse_rating(f"{' '.join(before)} [[{rating}]]") == float(rating)
 
 
+@settings(deadline=None)
 @given(text=st.text(st.sampled_from("[]0123456789. x"), max_size=30))
 def test_any_text_gives_a_rating_of_the_scale_or_a_reason(text):
     rating, reason = read_rating(text)
