@@ -1,8 +1,9 @@
 """What judging will cost, before anything is sent: calls, tokens and price.
 
-Tokens of a text are its characters / 4, rounded up. That is no tokenizer's count, but needs no download, and on English
-text it lies a little above what judges bill. Replies count as long as the entry says they usually are (`typical_tokens`),
-and at most as long as they may be (`max_tokens`). Where the texts do not exist yet, answers count as long as they may be.
+Tokens of a text are its characters / 4, rounded up. That is no tokenizer's count, but needs no download; on two published
+AlpacaEval runs (claude-2.1, gpt35_turbo_instruct) it lies 18 and 19 % above the tokens that GPT-4 billed. Replies count
+as long as the entry says they usually are (`typical_tokens`), and at most as long as they may be (`max_tokens`). Where
+the texts do not exist yet, answers count as long as they may be.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -36,8 +37,8 @@ OFFICIAL = {
     "arena_hard v2.0": Lengths(750, 260, 1024),
     "mt_bench": Lengths(80, 75, 0),
 }
-"""Measured on the official questions and on the baselines' stored answers (gpt4_1106_preview; gpt-4-0314; o3-mini and,
-for creative writing, gemini-2.0-flash). MT-Bench: the longer turn's question; a reference adds 190 a turn to 30 of 80."""
+"""Measured on the official questions and on the baselines' stored answers (gpt4_1106_preview; gpt-4-0314; o3-mini and, for
+creative writing, gemini-2.0-flash). MT-Bench: the longer turn's question; a reference adds 190 a turn to 30 of 80."""
 
 
 class Estimate(NamedTuple):
@@ -103,7 +104,9 @@ def table(estimates: list[Estimate]) -> str:
     rows.append(("total", "", *(f"{n:,}" for n in total[:4]), *(f"${n:,.2f}" for n in total[4:])))
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = [
-        "  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in (head, *rows)
     ]
     return "\n".join(line.rstrip() for line in lines)
