@@ -89,6 +89,11 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("options", nargs=argparse.REMAINDER, help="see `marginbench judge serve --help`")
     judge.set_defaults(run=_judge)
 
+    cost = commands.add_parser("cost", help="calls, tokens and price of a study's judges, before anything is sent")
+    cost.add_argument("study", help="study id, e.g. quickstart, or a study file")
+    cost.add_argument("--json", action="store_true", help="one JSON document instead of a table")
+    cost.set_defaults(run=_cost)
+
     score = commands.add_parser("score", help="score existing judgments of a benchmark, as JSON")
     kinds = score.add_subparsers(required=True, metavar="BENCHMARK")
     for benchmark in BENCHMARKS:
@@ -167,6 +172,33 @@ def _check(arguments: argparse.Namespace) -> int:
         * sum(len(study.seeds_of(entry)) for entry in [*study.methods, *study.arms])
     )
     print(f"{arguments.file}: study `{study.study}` is valid: {runs} training runs", file=sys.stderr)
+    return 0
+
+
+def _cost(arguments: argparse.Namespace) -> int:
+    from marginbench.dag.checks import load_studies, read_yaml
+    from marginbench.judging.cost import study_estimates, table
+    from marginbench.judging.spec import load_judges
+
+    judges = load_judges(ROOT / "resources" / "judges.yaml")
+    files: list[Path] = sorted((ROOT / "studies").glob("*.yaml"))
+    given = Path(arguments.study)
+    if given.suffix in (".yaml", ".yml"):
+        files = [*(file for file in files if file.resolve() != given.resolve()), given]
+    studies = load_studies(read_yaml(ROOT / "config.yaml"), files, judges)
+    study = list(studies.values())[-1] if given in files else studies.get(arguments.study)
+    if study is None:
+        raise UserError(f"unknown study `{arguments.study}`; {nearest(arguments.study, studies)}")
+    estimates = study_estimates(study, judges)
+    if arguments.json:
+        print(json.dumps({"study": study.study, "judges": [estimate._asdict() for estimate in estimates]}))
+        return 0
+    print(table(estimates))
+    print(
+        "An upper estimate: tokens are characters / 4, answers count as long as they may be; what the ledger already "
+        "holds will be free.",
+        file=sys.stderr,
+    )
     return 0
 
 

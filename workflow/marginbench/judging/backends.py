@@ -145,4 +145,39 @@ class CausalLmBackend:
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
 
-BACKENDS: dict[str, Callable[[str], Backend]] = {"classifier": ClassifierBackend, "causal_lm": CausalLmBackend}
+class RewardModelBackend:
+    """A trained reward model: its scalar score of opening and continuation, read as log-odds, as in its training.
+
+    Plain text only (no chat template); cut where its training cut, and followed by its cue. No end token is added.
+    """
+
+    def __init__(self, manifest: str) -> None:
+        from marginbench.models.loading import load_tokenizer
+        from marginbench.models.manifest import read_manifest
+        from marginbench.models.reward_head import load_reward_model
+
+        known = read_manifest(manifest)
+        self._model = load_reward_model(known)
+        self._tokenizer = load_tokenizer(known)
+        self._cue = list(known.facts.get("cue_ids", []))
+        self._room = known.facts["max_length"] - len(self._cue) if "max_length" in known.facts else None
+        self.weights_hash = known.weights_hash
+
+    def score(self, text: str) -> float:
+        """The reward model's score."""
+        from marginbench.models.reward_head import reward_scores
+        from marginbench.models.template import encode_prompt
+
+        ids = encode_prompt(self._tokenizer, [{"role": "text", "content": text}], "plain")[: self._room] + self._cue
+        return reward_scores(self._model, [ids], self._tokenizer.pad_token_id)[0]
+
+    def count(self, text: str) -> int:
+        """Tokens of the model's tokenizer."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+
+BACKENDS: dict[str, Callable[[str], Backend]] = {
+    "classifier": ClassifierBackend,
+    "causal_lm": CausalLmBackend,
+    "reward_model": RewardModelBackend,
+}

@@ -28,6 +28,9 @@ from marginbench.judging.chat import JudgeModel, error_body
 from marginbench.judging.spec import JudgeSpec, judge_by_id, load_judges
 
 JUDGES = PACKAGE_ROOT.parents[1] / "resources" / "judges.yaml"
+OPTIONS = {"classifier": "--classifier", "causal_lm": "--model", "reward_model": "--model"}
+"""Option of `judge serve` that names what a backend loads."""
+
 MAX_BODY = 4 * 1024 * 1024
 START_TIMEOUT_S = 180.0
 
@@ -136,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--judges", default=str(JUDGES), help="judges file (default: resources/judges.yaml)")
     weights = parser.add_mutually_exclusive_group(required=True)
     weights.add_argument("--classifier", help="saved text classifier, for a `classifier` judge")
-    weights.add_argument("--model", help="model manifest, for a `causal_lm` judge")
+    weights.add_argument("--model", help="model manifest, for a `causal_lm` or `reward_model` judge")
     parser.add_argument("--host", default="127.0.0.1", help="loopback only")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--ready-file", help="written as JSON once the server answers")
@@ -145,9 +148,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_loopback(given.host)
         spec = judge_by_id(load_judges(given.judges), given.judge)
-        wanted = {"classifier": given.classifier, "causal_lm": given.model}.get(spec.backend or "")
+        option = OPTIONS.get(spec.backend or "")
+        wanted = {"--classifier": given.classifier, "--model": given.model}.get(option or "")
         if wanted is None:
-            option = {"classifier": "--classifier", "causal_lm": "--model"}.get(spec.backend or "")
             raise UserError(f"judge `{spec.id}`: " + (f"needs {option}" if option else "is not a local_server judge"))
         if not Path(wanted).exists():
             raise UserError(f"judge `{spec.id}`: {wanted} does not exist")
@@ -180,7 +183,7 @@ def local_server(
         raise UserError(f"judge `{spec.id}` is of kind {spec.kind}; only local_server judges are started here")
     log_path = Path(log_path)
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    option = {"classifier": "--classifier", "causal_lm": "--model"}[str(spec.backend)]
+    option = OPTIONS[str(spec.backend)]
     with tempfile.TemporaryDirectory(prefix="marginbench-judge-") as folder, open(log_path, "wb") as log:
         ready, judges = Path(folder, "ready.json"), Path(folder, "judges.json")
         write_json(judges, {spec.id: spec.model_dump(mode="json", exclude={"id"})})  # JSON is YAML

@@ -152,10 +152,7 @@ class JudgeSpec(Section):
             raise ValueError("`follow_up` belongs to verdict `arena_v01`; remove it")
         if self.reasoning not in (None, "none"):
             if self.decoding.logprobs:
-                raise ValueError(
-                    f"reasoning {self.reasoning} gives no log-probabilities; set decoding.logprobs: false and a "
-                    "discrete verdict, or reasoning: none"
-                )
+                raise ValueError(f"reasoning {self.reasoning} gives no log-probabilities; set decoding.logprobs: false")
             if self.decoding.temperature is not None:
                 raise ValueError("a reasoning model takes no temperature; set decoding.temperature: null")
         return self
