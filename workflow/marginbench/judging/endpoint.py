@@ -1,8 +1,8 @@
 """Where a judge answers: its address, its name and version in keys, and one request there with retries.
 
 Retries are tenacity's around single requests of the `openai` client, not the client's own: each try has a time limit
-of its own, a 200 that is no JSON is tried again too, waiting ends at once when the run stops, and full jitter spreads 64
-waiting slots where the client's 25 % would not.
+of its own, a 200 that is no JSON is tried again too, waiting ends at once when the run stops, and full jitter spreads
+64 waiting slots where the client's 25 % would not.
 """
 
 import asyncio
