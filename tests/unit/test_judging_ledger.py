@@ -15,7 +15,7 @@ PRICE = 0.1  # 100 prompt tokens at 1000 dollars a million
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    monkeypatch.setenv("OPENAI_API_KEY", "k")  # so short that it must not be hidden in what judges write
 
 
 @pytest.fixture

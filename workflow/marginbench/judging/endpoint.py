@@ -26,6 +26,9 @@ LONGEST_WAIT_S = 300.0
 REFUSED = (401, 402, 403, 404)
 """Statuses of a wrong key, an empty account or a wrong model name: asking again would change nothing."""
 
+SHORTEST_SECRET = 12
+"""A shorter key (`EMPTY`, as vLLM's examples have it) is a placeholder, and may be a word of a judge's text."""
+
 _backoff = tenacity.wait_random_exponential(multiplier=1, max=60)
 
 
@@ -123,8 +126,8 @@ class Endpoint:
         try:
             # The client's own limit is one between two bytes, which a trickling server never meets.
             async with asyncio.timeout(spec.timeout_s):
-                # The package's call for any path: `completions.create` checks the types of every request again, and reading
-                # replies into its models takes as long.
+                # The package's call for any path: `completions.create` checks the types of every request again, and
+                # reading replies into its models takes as long.
                 reply = await self._client.post(
                     "/chat/completions", cast_to=str, body={"model": model, "messages": messages, **spec.request()}
                 )
@@ -154,7 +157,7 @@ class Endpoint:
             return
 
     def _hide(self, text: str) -> str:
-        return text.replace(self._secret, "[key]") if self._secret else text
+        return text.replace(self._secret, "[key]") if len(self._secret) >= SHORTEST_SECRET else text
 
     def _line(self, error: BaseException) -> str:
         return self._hide(" ".join(str(error).split()))[:300]
