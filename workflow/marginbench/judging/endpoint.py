@@ -1,8 +1,8 @@
 """Where a judge answers: its address, its name and version in keys, and one request there with retries.
 
 Retries are tenacity's around single requests of the `openai` client, not the client's own: each try has a time limit
-of its own, a 200 that is no JSON is tried again too, waiting ends at once when the run stops, and full jitter spreads 64
-waiting slots where the client's 25 % would not.
+of its own, a 200 that is no JSON is tried again too, waiting ends at once when the run stops, and full jitter spreads
+64 waiting slots where the client's 25 % would not.
 """
 
 import asyncio
@@ -25,6 +25,9 @@ LONGEST_WAIT_S = 300.0
 
 REFUSED = (401, 402, 403, 404)
 """Statuses of a wrong key, an empty account or a wrong model name: asking again would change nothing."""
+
+SHORTEST_SECRET = 12
+"""A shorter key (`EMPTY`, as vLLM's examples have it) is a placeholder, and may be a word of a judge's text."""
 
 _backoff = tenacity.wait_random_exponential(multiplier=1, max=60)
 
@@ -123,13 +126,12 @@ class Endpoint:
         try:
             # The client's own limit is one between two bytes, which a trickling server never meets.
             async with asyncio.timeout(spec.timeout_s):
-                reply = await self._client.chat.completions.with_raw_response.create(
-                    model=model,
-                    messages=messages,  # type: ignore[arg-type]
-                    **spec.request(),
+                # The package's call for any path: `completions.create` checks the types of every request again, and
+                # reading replies into its models takes as long.
+                reply = await self._client.post(
+                    "/chat/completions", cast_to=str, body={"model": model, "messages": messages, **spec.request()}
                 )
-            # Read here rather than by the client's models: an unexpected reply is kept, and it takes half the time.
-            body = json.loads(self._hide(reply.text))
+            body = json.loads(self._hide(reply))
         except openai.APIStatusError as error:
             line = self._line(error)
             if error.status_code in REFUSED or error.code == "insufficient_quota":
@@ -155,7 +157,7 @@ class Endpoint:
             return
 
     def _hide(self, text: str) -> str:
-        return text.replace(self._secret, "[key]") if self._secret else text
+        return text.replace(self._secret, "[key]") if len(self._secret) >= SHORTEST_SECRET else text
 
     def _line(self, error: BaseException) -> str:
         return self._hide(" ".join(str(error).split()))[:300]
