@@ -107,7 +107,8 @@ def test_differences_by_hand():
 
 
 def test_markdown_by_hand():
-    text = "# One\n### Three\n#no header\n1. a\n  - b\n* c\n**bold** __bold__ ** no\n```py\n# code\n- code\n**code**\n```\n"
+    text = "# One\n### Three\n#no header\n1. a\n  - b\n* c\n**bold** __bold__ ** no\n"
+    text += "```py\n# code\n- code\n**code**\n```\n"
     found = markdown_counts(text)
     assert {kind: n for kind, n in found["header_count"].items() if n} == {"h1": 1, "h3": 1}
     assert found["list_count"] == {"ordered": 1, "unordered": 2}

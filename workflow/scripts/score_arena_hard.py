@@ -1,4 +1,4 @@
-"""score_arena_hard: score, official interval and the error clustered by prompt, from judgments in Arena-Hard's format."""
+"""score_arena_hard: score, official interval, error clustered by prompt; from judgments in the official format."""
 
 from marginbench.job import job
 
