@@ -27,12 +27,12 @@ rule judge_answers:
     output:
         judgments="<run>/judgments/{generation}/{bench}/{judge}.jsonl",
         annotations="<run>/annotations/{generation}/{bench}/{judge}.json",
-    wildcard_constraints:
-        bench=PLAN.pairwise,
     log:
         "logs/{study}/judge_answers/{dataset}-{model}-{method}-seed{seed}-{generation}-{bench}-{judge}.log",
     benchmark:
         "<study>/benchmarks/judge_answers/{dataset}-{model}-{method}-seed{seed}-{generation}-{bench}-{judge}.jsonl"
+    wildcard_constraints:
+        bench=PLAN.pairwise,
     conda:
         "../../envs/judge.yaml"
     threads: 1
@@ -54,12 +54,12 @@ rule score_judgments:
         annotations="<run>/annotations/{generation}/{bench}/{judge}.json",
     output:
         scores="<run>/scores/{generation}/{bench}/{judge}.json",
-    wildcard_constraints:
-        bench=PLAN.pairwise,
     log:
         "logs/{study}/score_judgments/{dataset}-{model}-{method}-seed{seed}-{generation}-{bench}-{judge}.log",
     benchmark:
         "<study>/benchmarks/score_judgments/{dataset}-{model}-{method}-seed{seed}-{generation}-{bench}-{judge}.jsonl"
+    wildcard_constraints:
+        bench=PLAN.pairwise,
     conda:
         "../../envs/judge.yaml"
     resources:

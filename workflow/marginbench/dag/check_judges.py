@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from marginbench.dag.evaluation import judges_of, verdicts_of
 from marginbench.errors import UserError, nearest
-from marginbench.judging.spec import JudgeSpec
+from marginbench.judging.spec import JudgeSpec, refuse_retired
 from marginbench.study import ReviewsCorpus, Study
 
 
@@ -36,6 +36,7 @@ def check_judges(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> N
 def _check_judge(study: Study, at: str, judge: str, judges: Mapping[str, JudgeSpec]) -> None:
     if judge not in judges:
         raise UserError(f"{at}: unknown judge `{judge}`; {nearest(judge, judges)}")
+    refuse_retired(judges[judge], datetime.date.today())
     if "review_classifiers" in judges[judge].needs:
         for name, dataset in study.datasets.items():
             if not isinstance(study.corpora[dataset.corpus], ReviewsCorpus):

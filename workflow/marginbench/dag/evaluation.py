@@ -95,7 +95,7 @@ class Evaluation(Paths):
         judge = self.judges[judge_id]
         if judge.backend == "classifier":
             return [f"{self.corpus_folder(wildcards)}/classifiers/judge.npz"]
-        if judge.backend == "causal_lm":
+        if judge.backend in ("causal_lm", "reward_model"):
             return [f"{self.results}/{wildcards.study}/judges/{judge_id}/manifest.json"]
         return []
 

@@ -59,6 +59,9 @@ def answer_benchmark(
                     asked.append(Conversation(name, turn_messages(question["turns"], before, format), turn))
             for row in answer_conversations(policy, asked, format, own, generation_id, bench, seed, progress):
                 found[row["question_id"], turn] = row
+    for question in questions:
+        for turn, text in enumerate(question["turns"], start=1):
+            found[question["question_id"], turn]["prompt_text"] = text  # what was asked, without what stood around it
     return [
         found[question["question_id"], turn] for question in questions for turn in range(1, len(question["turns"]) + 1)
     ]
