@@ -146,13 +146,11 @@ def test_counts_are_recorded_or_made(tmp_path):
 
 def test_no_encoding_is_fetched(tmp_path, monkeypatch):
     """With an empty cache the answer is that there is no counter; nothing is asked of a network."""
-    tiktoken = pytest.importorskip("tiktoken")
-    import tiktoken.load
-
+    load, registry = (pytest.importorskip(f"tiktoken.{name}") for name in ("load", "registry"))
     asked = []
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(tiktoken.load, "read_file", lambda path: asked.append(path))
-    monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
+    monkeypatch.setattr(load, "read_file", lambda path: asked.append(path))
+    monkeypatch.setattr(registry, "ENCODINGS", {})
     assert token_counter("v2.0") is None
     assert asked == []
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 """Judges of a study: known, alive, able to read its texts, and one at least for every benchmark."""
 
+import datetime
 from collections.abc import Mapping
 
 from marginbench.dag.evaluation import judges_of, verdicts_of
