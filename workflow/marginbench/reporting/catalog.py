@@ -186,6 +186,9 @@ CATALOG = (
     _task("ifeval", "IFEval", "Instruction following, prompt-level strict accuracy."),
 )
 
+HEADLINE_BENCH = "in_domain"
+"""The benchmark whose metrics carry no name of a benchmark."""
+
 BENCH_LABELS = {"alpaca_eval": "AlpacaEval 2", "arena_hard": "Arena-Hard", "mt_bench": "MT-Bench"}
 
 BY_ID = {metric.id: metric for metric in CATALOG}
@@ -201,6 +204,12 @@ MAIN = (
     "answer_tokens",
 )
 """Metrics of the first panel of the table, in order."""
+
+
+def in_main_panel(metric_id: str) -> bool:
+    """Whether a metric stands in the first panel; of other benchmarks than the study's own, only their win rates do."""
+    bench, _, metric = metric_id.rpartition("/")
+    return metric_id in MAIN or (bench != "" and metric in ("win_rate", "length_controlled_winrate"))
 
 
 def describe(metric_id: str) -> Metric:

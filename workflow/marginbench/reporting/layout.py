@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from marginbench.reporting.catalog import MAIN, Metric, describe, order_of
+from marginbench.reporting.catalog import Metric, describe, in_main_panel, order_of
 from marginbench.study import START
 
 
@@ -52,7 +52,7 @@ def _columns(cells: pd.DataFrame, capability: bool) -> list[tuple[str, str, str]
         set(zip(known["metric"], known["judge"], strict=True)), key=lambda c: (order_of(c[0]), c[1])
     ):
         entry = describe(metric)
-        if entry.capability != capability or not (capability or metric.rpartition("/")[2] in MAIN):
+        if entry.capability != capability or not (capability or in_main_panel(metric)):
             continue
         columns.append((metric, judge, "mean"))
         same = known[(known["metric"] == metric) & (known["judge"] == judge)]

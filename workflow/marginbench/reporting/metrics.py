@@ -17,10 +17,10 @@ from marginbench.errors import UserError
 from marginbench.files import atomic_path, read_json, write_text
 from marginbench.identity import content_id
 from marginbench.records import ANSWER_SCORES, METRICS, read_table, write_table
+from marginbench.reporting.catalog import HEADLINE_BENCH
 
 FLOAT_FORMAT = "%.10g"
 ITEM_COLUMNS = ["dataset", "model", "method", "seed", "generation", "metric", "judge", "item", "value", "weight"]
-HEADLINE_BENCH = "in_domain"
 
 ANSWER_METRICS = {
     "true_reward": "true_reward",
@@ -31,6 +31,9 @@ ANSWER_METRICS = {
     "truncated": "truncated",
 }
 """Metric id -> column of ANSWER_SCORES."""
+
+OWN_ONLY = frozenset({"true_reward"})
+"""Metrics that only answers to the study's own prompts can have: the ground truth knows no other texts."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +92,16 @@ def _required(document: dict, keys: tuple[str, ...], path: Path) -> list[Any]:
     return [document[key] for key in keys]
 
 
-def _per_question(path: Path) -> dict[str, pd.Series]:
+def _per_question(path: Path, bench: str) -> dict[str, pd.Series]:
     """Metric id -> value per question (mean of its answers; null answers left out), indexed by question_id."""
     answers = read_table(path, ANSWER_SCORES)
     if answers.empty:
         raise UserError(f"{path}: holds no answers; delete the file and run again")
     grouped = answers.groupby("question_id", sort=True)
-    return {metric: grouped[column].mean().dropna().astype(float) for metric, column in ANSWER_METRICS.items()}
+    measured = {
+        name: column for name, column in ANSWER_METRICS.items() if bench == HEADLINE_BENCH or name not in OWN_ONLY
+    }
+    return {metric: grouped[column].mean().dropna().astype(float) for metric, column in measured.items()}
 
 
 def _mean_row(values: pd.Series) -> dict[str, Any]:
@@ -159,7 +165,7 @@ def collect_metrics(runs: list[RunFiles]) -> pd.DataFrame:
     for run in runs:
         common = {"study": run.study, **run.key, "generation": "", "judge": "", "spec_hash": run.spec_hash}
         for (generation, bench), path in run.answer_scores.items():
-            for metric, values in _per_question(path).items():
+            for metric, values in _per_question(path, bench).items():
                 row = {"generation": generation, "metric": _metric_id(bench, metric), **_mean_row(values)}
                 rows.append({**common, **row})
         for (generation, bench, judge), path in run.scores.items():
@@ -200,7 +206,7 @@ def collect_items(runs: list[RunFiles]) -> pd.DataFrame:
 
     for run in runs:
         for (generation, bench), path in run.answer_scores.items():
-            for metric, values in _per_question(path).items():
+            for metric, values in _per_question(path, bench).items():
                 add(run, generation, _metric_id(bench, metric), "", values)
         for (generation, bench, judge), path in run.annotations.items():
             add(run, generation, _metric_id(bench, "win_rate"), judge, _preferences(path))

@@ -110,7 +110,7 @@ def _no_difference(cells: pd.DataFrame) -> list[str]:
 
 def notes(cells: pd.DataFrame, shared: dict[str, Any]) -> list[str]:
     """Every remark that belongs under the table, most general first."""
-    judges = [judge for judge in cells["judge"].unique() if judge]
+    judges = list(cells.loc[cells["metric"] == "win_rate", "judge"].unique())
     found = [interval_note(cells, shared)]
     if judges:
         found.append(f"Win rate: against the SFT start's answers, 50 % is no change; judged by {', '.join(judges)}.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from marginbench.files import read_json
 from marginbench.records import MARGINS, read_table
+from marginbench.reporting.catalog import BENCH_LABELS, HEADLINE_BENCH
 from marginbench.statistics.intervals import wilson_interval
 
 CHANCE = 0.5
@@ -71,7 +72,9 @@ def _not_computed(scores: Iterable[str | Path]) -> list[dict[str, str]]:
     for path in scores:
         score = read_json(path)
         if score.get("length_controlled_winrate") is None and score.get("lc_reason"):
-            reasons["length-controlled win rate", str(score["lc_reason"])] = None
+            bench = Path(path).parent.name
+            of = "" if bench == HEADLINE_BENCH else f" of {BENCH_LABELS.get(bench, bench)}"
+            reasons[f"length-controlled win rate{of}", str(score["lc_reason"])] = None
     return [{"what": what, "why": why} for what, why in sorted(reasons)]
 
 
