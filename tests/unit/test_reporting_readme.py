@@ -52,5 +52,6 @@ def test_numbers_are_shown_as_people_write_them():
 def test_an_unknown_task_claims_no_direction():
     task = describe("my_task")
     assert (task.label, task.better, task.arrow, task.capability) == ("my_task", "neither", "", True)
-    assert describe("arena/win_rate").against_start
+    other = describe("alpaca_eval/win_rate")  # against that benchmark's own baseline, so 50 is not "no change"
+    assert (other.label, other.against_start, other.bounds) == ("AlpacaEval 2 win rate", False, (0.0, 100.0))
     assert describe("arena/win_rate").label == "arena win rate"
