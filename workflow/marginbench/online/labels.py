@@ -54,8 +54,8 @@ class Verdict:
 class Labeller(Protocol):
     """Who prefers. `version` changes with everything that can change a verdict; `template` is how it is asked.
 
-    `weights` is the hash of what it scores with, empty where that is not known: two that share it have one taste, however
-    they are asked.
+    `weights` is the hash of what it scores with, empty where that is not known: two that share it have one taste,
+    however they are asked.
     """
 
     id: str

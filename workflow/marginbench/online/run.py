@@ -146,7 +146,7 @@ def train_online(
 
 
 def _same(judge: Labeller, labeller: Labeller) -> bool:
-    """Whether a judge is the labeller, or scores with its weights: a judge server may serve the labeller's classifier."""
+    """Whether a judge is the labeller, or scores with its weights: a server may serve the labeller's classifier."""
     return judge.id == labeller.id or judge.version == labeller.version or "" != judge.weights == labeller.weights
 
 

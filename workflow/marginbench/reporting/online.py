@@ -32,7 +32,7 @@ COLUMN_DOCS = {
     "labeller": "what labelled in the loop",
     "metric": "metric id",
     "judge": "judge id; empty where no judge was asked",
-    "judge_is_labeller": "True where the judge labelled the training pairs, or scores with the weights that did: it flatters",
+    "judge_is_labeller": "True where it labelled the training pairs, or scores with the weights that did: it flatters",
     "ours": "arm that is asked about",
     "theirs": "arm that it is compared with",
     "budget": "what is held equal: `round`, `labels`, `generated_tokens` or `seconds`",
