@@ -64,12 +64,7 @@ def test_the_table_has_a_row_for_every_arm_and_seed(project):
     results = project / "results" / "quickstart"
     text = (results / "online.md").read_text()
     head = next(line for line in text.splitlines() if line.startswith("| arm |"))
-    for name in (
-        "win rate (%), ground_truth†",
-        "win rate (%), sentiment_half_b ",
-        "review bits/byte",
-        "length (tokens)",
-    ):
+    for name in ("win rate (%), ground_truth†", "win rate (%), sentiment_half_b ", "review bits/byte", "length"):
         assert f"| {name}" in head, name
     assert head.endswith("| rounds | labels | completions | tokens | seconds |")
     columns = head.count("|")

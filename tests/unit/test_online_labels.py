@@ -1,5 +1,7 @@
 """Labels: asked once, the same for every order and arm, ties by a coin of the pair's own; and who gives them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,10 +17,12 @@ from marginbench.margins.reward_model import score_pairs
 from marginbench.models.loading import folder_tokenizer, load_tokenizer
 from marginbench.models.manifest import read_manifest
 from marginbench.models.template import encode_answer, encode_prompt
+from marginbench.online.candidates import Candidate
 from marginbench.online.evaluation import win_rate
 from marginbench.online.labellers import Judge, Scored, classifier, hub_reward_model, reward_model
 from marginbench.online.labels import Answer, Labels, Question, Verdict
 from marginbench.online.run import _same
+from marginbench.online.stages import RunStages
 from marginbench.study import Lora, RewardModel, parse_reward_model
 from scipy.special import expit
 from transformers import AutoModelForSequenceClassification
@@ -60,6 +64,26 @@ def test_nothing_is_asked_twice(tmp_path):
     again = Lengths()
     assert Labels(again, tmp_path / "labels.jsonl", "none", 0).choose(asked) == labels.choose(asked)
     assert again.asked == []
+
+
+def test_a_pair_of_a_round_before_the_kill_is_not_counted_again(tmp_path):
+    """Rounds may bring the same answers to a prompt back: one label, whether or not the run was taken up in between."""
+
+    def stages():
+        policy = SimpleNamespace(weights=dict, set_weights=lambda weights: None)
+        updater = SimpleNamespace(save=lambda: ({}, {}), load=lambda tensors, numbers: None)
+        labels = Labels(Lengths(), tmp_path / "labels.jsonl", "none", 0)
+        prompts = pd.DataFrame({"text_id": ["p"], "prompt": [plain_prompt("The film")]})
+        return RunStages(policy, updater, labels, prompts, None, False, False, [])
+
+    one, two, three = (Candidate("p", n, text, (n,), True, -1.0) for n, text in enumerate((" good", " a", " the")))
+    before = stages()
+    assert before.label([(one, two), (two, one)])[1] == 1
+    tensors, facts = before.keep()
+    facts["updater"] = {}
+    after = stages()
+    after.take_up(tensors, [facts])
+    assert after.label([(two, one), (one, three)]) == ([False, True], 1)
 
 
 @pytest.mark.parametrize(("part", "value"), [("id", "other"), ("version", "2"), ("template", "u")])
