@@ -50,7 +50,39 @@ def test_every_arm_is_trained_measured_and_compared(project):
     verdicts = pd.read_csv(results / "online_verdicts.csv")
     assert set(verdicts["verdict"]) == {"undecided"}, "two seeds decide nothing"
     assert "apl" in (results / "online.md").read_text()
-    assert (results / "figures" / "dissociation.png").stat().st_size > 5000
+    for figure in ("dissociation", "labeller_judge"):
+        assert (results / "figures" / f"{figure}.png").stat().st_size > 5000
+    leads = pd.read_csv(results / "online_matrix.csv")
+    assert leads[["ours", "labeller", "judge", "judge_is_labeller"]].to_numpy().tolist() == [
+        ["apl", "ground_truth", "ground_truth", True],
+        ["apl", "ground_truth", "sentiment_half_b", False],
+    ]
+
+
+def test_the_table_has_a_row_for_every_arm_and_seed(project):
+    """Win rate by labeller and by independent judge, capability, length, and what was spent (condition 3)."""
+    results = project / "results" / "quickstart"
+    text = (results / "online.md").read_text()
+    head = next(line for line in text.splitlines() if line.startswith("| arm |"))
+    for name in ("win rate (%), ground_truth†", "win rate (%), sentiment_half_b ", "review bits/byte", "length"):
+        assert f"| {name}" in head, name
+    assert head.endswith("| rounds | labels | completions | tokens | seconds |")
+    columns = head.count("|")
+    for arm in ("random", "apl"):
+        for seed in (0, 1):
+            line = next(line for line in text.splitlines() if line.startswith(f"| {arm}, seed {seed} |"))
+            assert line.count("|") == columns
+            assert "–" not in line, "everything was measured"
+    for budget in ("rounds", "labels", "generated tokens", "seconds"):
+        row = next(line for line in text.splitlines() if f"sentiment_half_b, equal {budget} (" in line)
+        assert "| undecided |" in row
+    tex = (results / "online.tex").read_text()
+    assert "apl, seed 1 & " in tex
+    assert "undecided" in tex
+
+
+def test_online_runs_are_entries_of_the_comparison(project):
+    results = project / "results" / "quickstart"
     table = (results / "table.md").read_text()
     assert "random" in table
     assert "apl" in table

@@ -40,5 +40,6 @@ def online_frame(
                 place = {"study": study, "dataset": "imdb_high", "model": "smollm2_135m", "labeller": labeller}
                 for (metric, judge), value in values.items():
                     row = {"arm": arm, "seed": seed, "round": number, "metric": metric, "judge": judge, "value": value}
+                    row["judge_is_labeller"] = judge == labeller
                     rows.append({**place, **row, **spent})
     return pd.DataFrame(rows, columns=list(ONLINE_METRICS.columns))

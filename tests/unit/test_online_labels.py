@@ -1,5 +1,7 @@
 """Labels: asked once, the same for every order and arm, ties by a coin of the pair's own; and who gives them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,13 +11,18 @@ from marginbench.data.classifier import TextClassifier, true_reward
 from marginbench.data.messages import plain_prompt
 from marginbench.errors import UserError
 from marginbench.files import write_jsonl
+from marginbench.identity import file_sha256
 from marginbench.margins.hub_reward_model import score_pairs as hub_margins
 from marginbench.margins.reward_model import score_pairs
 from marginbench.models.loading import folder_tokenizer, load_tokenizer
 from marginbench.models.manifest import read_manifest
 from marginbench.models.template import encode_answer, encode_prompt
+from marginbench.online.candidates import Candidate
+from marginbench.online.evaluation import win_rate
 from marginbench.online.labellers import Judge, Scored, classifier, hub_reward_model, reward_model
 from marginbench.online.labels import Answer, Labels, Question, Verdict
+from marginbench.online.run import _same
+from marginbench.online.stages import RunStages
 from marginbench.study import Lora, RewardModel, parse_reward_model
 from scipy.special import expit
 from transformers import AutoModelForSequenceClassification
@@ -57,6 +64,26 @@ def test_nothing_is_asked_twice(tmp_path):
     again = Lengths()
     assert Labels(again, tmp_path / "labels.jsonl", "none", 0).choose(asked) == labels.choose(asked)
     assert again.asked == []
+
+
+def test_a_pair_of_a_round_before_the_kill_is_not_counted_again(tmp_path):
+    """Rounds may bring the same answers to a prompt back: one label, whether or not the run was taken up in between."""
+
+    def stages():
+        policy = SimpleNamespace(weights=dict, set_weights=lambda weights: None)
+        updater = SimpleNamespace(save=lambda: ({}, {}), load=lambda tensors, numbers: None)
+        labels = Labels(Lengths(), tmp_path / "labels.jsonl", "none", 0)
+        prompts = pd.DataFrame({"text_id": ["p"], "prompt": [plain_prompt("The film")]})
+        return RunStages(policy, updater, labels, prompts, None, False, False, [])
+
+    one, two, three = (Candidate("p", n, text, (n,), True, -1.0) for n, text in enumerate((" good", " a", " the")))
+    before = stages()
+    assert before.label([(one, two), (two, one)])[1] == 1
+    tensors, facts = before.keep()
+    facts["updater"] = {}
+    after = stages()
+    after.take_up(tensors, [facts])
+    assert after.label([(two, one), (one, three)]) == ([False, True], 1)
 
 
 @pytest.mark.parametrize(("part", "value"), [("id", "other"), ("version", "2"), ("template", "u")])
@@ -132,6 +159,18 @@ def test_scores_are_remembered_penalised_and_finite():
         scored.compare([question("aa", "bad")])
 
 
+def test_v8_a_win_rate_from_scores_whoever_is_shown_first():
+    """Vector V8: 3 wins, 1 tie, 1 loss; the released count of both directions gives 0.4."""
+    start, now = [0.2, 1.0, -0.5, 0.7, 0.0], [0.9, 1.0, -0.6, 1.7, 0.1]
+    value = {f" s{i}": s for i, s in enumerate(start)} | {f" n{i}": s for i, s in enumerate(now)}
+    scored = Scored("v8", "1", "", lambda texts: np.array([value[answer.text] for _, answer in texts]))
+    asked = [question(f" n{i}", f" s{i}", f"p{i}") for i in range(5)]
+    there, back = ([v.credit for v in scored.compare(qs)] for qs in (asked, [swapped(q) for q in asked]))
+    assert there == [1.0, 0.5, 0.0, 1.0, 1.0]
+    assert (win_rate(there), win_rate(back)) == (pytest.approx(70.0), pytest.approx(30.0))
+    assert win_rate([*there, *(1 - credit for credit in back)]) == pytest.approx(70.0)
+
+
 def test_the_classifier_gives_the_ground_truth(tmp_path):
     texts = ["a good warm film", "good fun", "a bad dull film", "bad and dull"] * 3
     fitted = TextClassifier.fit(texts, [1, 1, 0, 0] * 3, 0)
@@ -140,6 +179,20 @@ def test_the_classifier_gives_the_ground_truth(tmp_path):
     verdict = labeller.compare([question(" was good", " was bad")])[0]
     wanted = true_reward(fitted, ["The film was good", "The film was bad"])
     assert (verdict.credit, verdict.gap) == (1.0, wanted[0] - wanted[1])
+
+
+@pytest.mark.parametrize("other", ["the same file", "another"])
+def test_a_server_with_the_labellers_classifier_is_the_labeller(tmp_path, other):
+    """Asked through a prompt, under another id, it has the labeller's taste all the same."""
+    texts = ["a good warm film", "good fun", "a bad dull film", "bad and dull"] * 3
+    TextClassifier.fit(texts, [1, 1, 0, 0] * 3, 0).save(tmp_path / "labels.npz")
+    TextClassifier.fit(texts[::-1], [0, 1, 0, 1] * 3, 1).save(tmp_path / "another.npz")
+    served_file = tmp_path / ("labels.npz" if other == "the same file" else "another.npz")
+    truth = classifier("truth", tmp_path / "labels.npz")
+    asked = Judge(judge(), "http://x", file_sha256(served_file))
+    assert truth.version != asked.version
+    assert _same(asked, truth) is (other == "the same file")
+    assert not _same(Scored("a", "1", "", truth.score), Scored("b", "2", "", truth.score)), "unknown weights differ"
 
 
 @pytest.mark.slow

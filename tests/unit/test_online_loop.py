@@ -15,7 +15,7 @@ from marginbench.online.schedule import schedule
 from marginbench.online.update import row_of
 from marginbench.records import ONLINE_COSTS, ROUNDS, check_table
 from marginbench.selection.base import Stage
-from marginbench.selection.registry import load_strategy
+from marginbench.selection.registry import load_strategy, strategy_names
 from marginbench.study import Decoding, Online
 from scipy.stats import chi2
 
@@ -177,6 +177,32 @@ def test_only_samples_of_one_prompt_are_averaged(monkeypatch):
     assert chosen() == ([25.5, 31.0, 5.0, 6.0], ["p0", "p1"])
 
 
+class Lengths(FakeStages):
+    """Answers of one, two or three tokens: per token, or by place, another prompt has the highest score."""
+
+    def generate(self, prompt_ids, decoding, key):
+        tokens = {"p2": 3, "p0": 1, "p1": 2}
+        return [
+            Candidate(c.prompt_id, c.sample_id, c.text, (1,) * tokens[c.prompt_id], True, c.log_prob, key)
+            for c in super().generate(prompt_ids, decoding, key)
+        ]
+
+
+def test_entropies_are_summed_and_joined_by_prompt_whatever_the_order_of_the_pool():
+    table, pairs, _, _ = one_round("entropy", ["p2", "p0", "p1"], query=1, stages=Lengths({"p2": 6, "p0": 5, "p1": 4}))
+    scores = table.dropna(subset="entropy").groupby("prompt_id")[["entropy", "entropy_per_token"]].first()
+    assert scores["entropy"].to_dict() == {"p0": 5.0, "p1": 4.0, "p2": 6.0}
+    assert scores["entropy_per_token"].to_dict() == {"p0": 5.0, "p1": 2.0, "p2": 2.0}
+    assert [pair.prompt_id for pair in pairs] == ["p2"], "not the one of the highest entropy per token, p0"
+
+
+@pytest.mark.parametrize(("strategy", "taken"), [("apl", ["p2", "p7"]), ("margin", ["p0", "p6"])])
+def test_another_order_of_the_pool_takes_the_same_prompts(strategy, taken):
+    pool = [POOL[i] for i in (5, 2, 7, 0, 3, 6, 1, 4)]
+    _, pairs, _, _ = one_round(strategy, pool, stages=FakeStages(ENTROPY, MARGIN))
+    assert sorted(pair.prompt_id for pair in pairs) == taken
+
+
 def bins(strategy, rounds, pool):
     """Picks of 16 in each of `rounds` rounds, counted in 50 equal parts of 10,000 prompts."""
     prompt_ids = [str(i) for i in range(10_000)]
@@ -212,18 +238,41 @@ def test_arms_of_a_seed_see_the_same_pools():
     )
 
 
-@pytest.mark.parametrize("strategy", ["apl", "entropy", "margin", "uncertainty", "random_same_pool", "random"])
+class Constant(FakeStages):
+    """Embeddings that tell nothing, either."""
+
+    def embed(self, prompt_ids, candidates):
+        return np.ones((len(prompt_ids), 2))
+
+
+@pytest.mark.parametrize("strategy", strategy_names())
 def test_with_constant_scores_every_strategy_is_random(strategy):
     ids = [f"p{i}" for i in range(12)]
     bound = load_strategy(strategy)
     found = Counter()
     for seed in range(120):
         pool = pool_of(ids, 8, bound, 2, 1, seed, "d")
-        _, pairs, _, _ = one_round(strategy, pool, seed=seed, check=False)
+        _, pairs, _, _ = one_round(strategy, pool, seed=seed, stages=Constant(), check=False)
         found.update(pair.prompt_id for pair in pairs)
     counts = np.array([found[i] for i in ids])
     # Two without replacement: a count varies by (1 - 1 / 6) of what independent draws would.
     assert ((counts - 20) ** 2 / 20).sum() / (1 - 2 / 12) * 11 / 12 < chi2.ppf(0.999, 11)
+
+
+def test_every_ranking_has_a_stream_of_its_own():
+    """One generator made anew with the run's seed would repeat its draws from round to round (D3)."""
+    drawn = []
+
+    def rank(rows, n, rng, stage):
+        drawn.append(rng.random())
+        return rows["prompt_id"].tolist()[:n]
+
+    spy = SimpleNamespace(stages=(Stage("none", lambda size, n: 4), Stage("none", lambda size, n: n)), rank=rank)
+    for number, seed in ((1, 0), (2, 0), (1, 1)):
+        run_round(number, POOL, spy, Setting(2, DECODING, 0.1, seed), FakeStages(), Ledger(number))
+    assert len(set(drawn)) == 6, "rounds, seeds and stages"
+    run_round(1, POOL, spy, Setting(2, DECODING, 0.1, 0), FakeStages(), Ledger(1))
+    assert drawn[6:] == drawn[:2]
 
 
 def test_random_keys_never_repeat():
@@ -256,6 +305,25 @@ def test_sizes_of_the_released_setting():
     apl, random = load_strategy("apl"), load_strategy("random")
     assert (apl.completions(16, 512), random.completions(16)) == (1536, 32)
     assert (apl.completions(16, 512) * plan.rounds, random.completions(16) * plan.rounds) == (241_152, 5024)
+
+
+def test_a_run_of_the_released_setting_pays_what_its_sizes_say():
+    """Vector V6 in the loop: 157 rounds of `random`, and the first of `apl`, counted by the ledger."""
+    online, ids = Online(), [str(i) for i in range(10_000)]
+    plan = schedule(online.steps, online.updates_per_query, online.query, 16, "continual")
+
+    def costs(strategy, number):
+        pool = pool_of(ids, online.pool_size, load_strategy(strategy), online.query, number, 42, "d")
+        _, pairs, ledger, _ = one_round(strategy, pool, online.query, number=number, seed=42, check=False)
+        found = ledger.costs
+        keys = {(pair.prompt_id, pair.chosen.text, pair.rejected.text) for pair in pairs}
+        return found["generate"].completions, found["score"].scored_sequences, found["label"].labels, keys
+
+    random = [costs("random", number) for number in range(1, plan.rounds + 1)]
+    assert [sum(column) for column in list(zip(*random, strict=True))[:3]] == [5024, 0, 2512]
+    assert len(set().union(*(keys for *_, keys in random))) == 2512
+    assert costs("apl", 1)[:3] == (1536, 2 * 512, 16), "policy and start; entropies come with the samples"
+    assert costs("random_same_pool", 1)[:3] == (1536, 0, 16)
 
 
 def test_schedules():

@@ -217,6 +217,18 @@ def test_a_judge_that_labels_is_refused(toy_model, tmp_path):
     assert set(metrics["judge"]) == {"", "letters", "shorter"}
 
 
+def test_judges_that_share_the_labellers_weights_are_marked(toy_model, tmp_path):
+    truth, served, other = labeller(), labeller("served"), length_judge()
+    truth.weights = served.weights = "one"
+    with pytest.raises(UserError, match="judge `served` is the labeller `letters`"):
+        toy_run(toy_model, tmp_path, labeller=truth, judges=[served])
+    settings = SETTINGS.model_copy(update={"judge_may_label": True, "steps": 2})
+    metrics = toy_run(toy_model, tmp_path, labeller=truth, judges=[served, other], settings=settings)
+    marks = metrics.groupby("judge")["judge_is_labeller"].agg(["all", "any"]).to_dict("index")
+    yes, no = {"all": True, "any": True}, {"all": False, "any": False}
+    assert marks == {"letters": yes, "served": yes, "shorter": no, "": no}
+
+
 def test_what_cannot_be_run_is_said_beforehand(toy_model, tmp_path):
     with pytest.raises(UserError, match=r"`apl` looks at 128 prompts a round, but a round has 8"):
         toy_run(toy_model, tmp_path, strategy=load_strategy("apl"))

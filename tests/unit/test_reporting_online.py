@@ -9,9 +9,20 @@ from marginbench.errors import UserError
 from marginbench.records import ONLINE_METRICS, read_table, write_table
 from marginbench.reporting import dissociation
 from marginbench.reporting.dissociation import FLATTERED, plot_dissociation, points
-from marginbench.reporting.online import BUDGETS, COLUMN_DOCS, VERDICT_COLUMNS, check_online, compare_online, last_round
-from marginbench.reporting.online_table import MARK, online_markdown, write_online
+from marginbench.reporting.labeller_judge import plot_matrix
+from marginbench.reporting.online import (
+    BUDGETS,
+    COLUMN_DOCS,
+    MATRIX_DOCS,
+    VERDICT_COLUMNS,
+    check_online,
+    compare_online,
+    last_round,
+    matrix_online,
+)
+from marginbench.reporting.online_table import MARK, online_markdown, online_tex, write_online
 from marginbench.reporting.style import COLOURS, START_COLOUR
+from marginbench.statistics.agreement import difference_matrix
 from marginbench.statistics.equivalence import UNDECIDED, paired_equivalence, smallest_margin
 from matplotlib.colors import to_hex
 from online_fixture import JUDGE, LABELLER, online_frame
@@ -39,6 +50,10 @@ def row_of(verdicts, budget, judge=JUDGE, metric="win_rate"):
 def at_last(frame, arm, metric="win_rate", judge=JUDGE):
     own = last_round(frame)
     return own[(own["arm"] == arm) & (own["metric"] == metric) & (own["judge"] == judge)].set_index("seed")["value"]
+
+
+def text_of(frame, verdicts, arms=()):
+    return online_markdown(frame, verdicts, matrix_online(frame, PAIR, 0.95), 0.95, arms)
 
 
 # --- the contract -------------------------------------------------------------------------------------------------
@@ -123,7 +138,7 @@ def test_two_seeds_are_undecided_with_a_reason():
     assert set(found["verdict"]) == {UNDECIDED}
     assert found["p_tost"].isna().all()
     assert found["difference"].notna().all()
-    assert "2 seeds with both arms" in online_markdown(online_frame(seeds=range(2)), found, 0.95)
+    assert "2 seeds with both arms" in text_of(online_frame(seeds=range(2)), found)
 
 
 def test_an_arm_that_a_labeller_never_trained_is_a_row_too(frame):
@@ -164,7 +179,7 @@ def test_what_nobody_ran_cannot_be_compared(frame, pairs, margins, words):
 
 
 def test_every_run_and_every_verdict_is_in_the_table(frame, verdicts):
-    text = online_markdown(frame, verdicts, 0.95, ["random", "apl"])
+    text = text_of(frame, verdicts, ["random", "apl"])
     for arm in ("random", "apl"):
         for seed in range(5):
             assert f"| {arm}, seed {seed} |" in text
@@ -182,31 +197,103 @@ def test_every_run_and_every_verdict_is_in_the_table(frame, verdicts):
 
 
 def test_the_flattering_judge_is_marked_everywhere_and_no_other(frame, verdicts):
-    text = online_markdown(frame, verdicts, 0.95)
+    text = text_of(frame, verdicts)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert sum(f"{LABELLER}{MARK}" in line for line in lines) == 1 + len(BUDGETS)
     assert f"{JUDGE}{MARK}" not in text
     assert f"{MARK} This judge also labelled" in text
     apart = frame[frame["judge"] != LABELLER]
-    assert MARK not in online_markdown(apart, compare_online(apart, PAIR, MARGINS, 0.05), 0.95)
+    assert MARK not in text_of(apart, compare_online(apart, PAIR, MARGINS, 0.05))
 
 
-def test_labellers_and_judges_meet_in_a_matrix(frame):
-    both = pd.concat([frame, online_frame(labeller=JUDGE + "2")], ignore_index=True)
-    text = online_markdown(both, compare_online(both, PAIR, MARGINS, 0.05), 0.95)
-    head = f"| labelled by | {LABELLER} | {JUDGE} | {JUDGE}2 |"
-    assert head in text
+def two_labellers():
+    """Arms of two labellers, as a study has them: other ids, the same strategies; each meets the other's labeller."""
+    first, second = online_frame(), online_frame(labeller="ground_truth")
+    second["arm"] += "_truth"
+    met = [
+        rows[rows["judge"] == JUDGE].assign(judge=judge)
+        for rows, judge in ((first, "ground_truth"), (second, LABELLER))
+    ]
+    met[1]["value"] -= 3 * met[1]["arm"].str.startswith("apl")
+    return pd.concat([first, second, *met], ignore_index=True), [*PAIR, ("apl_truth", "random_truth")]
+
+
+def test_labellers_and_judges_meet_in_a_matrix():
+    frame, pairs = two_labellers()
+    matrix = matrix_online(frame, pairs, 0.95)
+    assert list(matrix.columns) == list(MATRIX_DOCS)
+    assert list(zip(matrix["ours"], matrix["labeller"], matrix["judge"], strict=True)) == [
+        (ours, labeller, judge)
+        for ours, labeller in (("apl", LABELLER), ("apl_truth", "ground_truth"))
+        for judge in ("ground_truth", LABELLER, JUDGE)
+    ]
+    assert matrix["judge_is_labeller"].tolist() == [False, True, False, True, False, False]
+    assert matrix["n_seeds"].tolist() == [5] * 6
+    lead = at_last(frame, "apl_truth") - at_last(frame, "random_truth")
+    assert matrix["difference"].tolist()[4:] == pytest.approx([lead.mean() - 3, lead.mean()])
+    wins = last_round(frame)
+    expected = difference_matrix(wins[wins["metric"] == "win_rate"], "apl", "random", 0.95)
+    expected = expected[expected["labeller"] == LABELLER]
+    for name in ("difference", "low", "high"):
+        assert matrix[name].tolist()[:3] == expected[name].tolist()
+
+    verdicts = compare_online(frame, pairs, {"win_rate": 3.0}, 0.05)
+    assert len(verdicts) == 2 * 3 * len(BUDGETS), "arms of another labeller are no row"
+    text = online_markdown(frame, verdicts, matrix, 0.95)
+    head = f"| labelled by | ground_truth | {LABELLER} | {JUDGE} |"
     own, other = text.split(head)[1].splitlines()[2:4]
+    assert own.startswith(f"| {LABELLER}: apl − random |")
+    assert other.startswith("| ground_truth: apl_truth − random_truth |")
     assert own.count(MARK) == other.count(MARK) == 1
-    assert own.startswith(f"| {LABELLER} |")
-    assert "–" in own
-    assert head not in online_markdown(frame, compare_online(frame, PAIR, MARGINS, 0.05), 0.95)
+    assert head not in text_of(online_frame(), compare_online(online_frame(), PAIR, MARGINS, 0.05))
+
+
+def test_a_judge_that_scores_with_the_labellers_weights_is_marked(frame):
+    """Its id is another; the run says that it is the same."""
+    served = frame.assign(judge_is_labeller=frame["judge"].isin([LABELLER, JUDGE]))
+    verdicts = compare_online(served, PAIR, MARGINS, 0.05)
+    assert set(verdicts.loc[verdicts["judge_is_labeller"], "judge"]) == {LABELLER, JUDGE}
+    assert f"{JUDGE}{MARK}" in text_of(served, verdicts)
+    assert matrix_online(served, PAIR, 0.95)["judge_is_labeller"].all()
+
+
+def test_the_matrix_is_drawn_as_it_stands(tmp_path, monkeypatch):
+    from marginbench.reporting import labeller_judge
+
+    figures = []
+    monkeypatch.setattr(labeller_judge, "save", lambda figure, paths: figures.append(figure))
+    frame, pairs = two_labellers()
+    matrix = matrix_online(frame, pairs, 0.95)
+    plot_matrix(matrix, [])
+    (axis,) = figures[0].axes
+    shown = {tuple(map(round, text.get_position())): text.get_text().splitlines()[0] for text in axis.texts}
+    wanted = [f"{value:+.1f}".replace("-", "−") for value in matrix["difference"]]
+    assert [shown[i % 3, i // 3] for i in range(6)] == wanted
+    framed = sorted(tuple(round(value + 0.47) for value in patch.get_xy()) for patch in axis.patches)
+    assert framed == [(0, 1), (1, 0)]
+    assert np.ma.filled(axis.images[0].get_array()).ravel().tolist() == pytest.approx(matrix["difference"].tolist())
+    plot_matrix(matrix_online(frame, [], 0.95), [])
+    assert "compares no arms" in figures[1].axes[0].texts[0].get_text()
+
+
+def test_the_table_for_papers_says_the_same(frame, verdicts):
+    matrix = matrix_online(frame, PAIR, 0.95)
+    text, tex = text_of(frame, verdicts), online_tex(frame, verdicts, matrix, 0.95)
+    rows = [
+        line for line in text.splitlines() if line.startswith("| ") and not line.startswith(("| arm", "| at equal"))
+    ]
+    body = [line for line in tex.splitlines() if line.endswith(r" \\") and not line.startswith(("arm &", "at equal"))]
+    assert len(body) == len(rows)
+    assert r"apl, seed 0 & " in tex
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\end{tabular}") == 2
+    assert all(ord(letter) < 128 for letter in tex), "LaTeX's fonts lack other letters"
+    assert r"\label{tab:apl_made_up:online}" in tex
 
 
 def test_a_run_that_stopped_early_shows_its_own_round(frame):
     short = frame[~((frame["arm"] == "apl") & (frame["seed"] == 3) & (frame["round"] > 12))].reset_index(drop=True)
     verdicts = compare_online(short, PAIR, MARGINS, 0.05)
-    text = online_markdown(short, verdicts, 0.95)
+    text = text_of(short, verdicts)
     assert next(line for line in text.splitlines() if line.startswith("| apl, seed 3 ")).endswith(
         "| 12 | 192 | 18,432 | 442,368 | 496 |"
     )
@@ -217,9 +304,11 @@ def test_the_same_files_whatever_the_order_of_rows(frame, verdicts, tmp_path):
     shuffled = frame.sample(frac=1, random_state=3).reset_index(drop=True)
     for name, rows in (("a", frame), ("b", shuffled)):
         found = compare_online(rows, PAIR, MARGINS, 0.05)
-        write_online(rows, found, confidence=0.95, md=tmp_path / f"{name}.md", csv=tmp_path / f"{name}.csv")
+        files = {kind: tmp_path / f"{name}.{kind}" for kind in ("md", "tex", "csv")}
+        matrix = matrix_online(rows, PAIR, 0.95)
+        write_online(rows, found, matrix, confidence=0.95, **files, matrix_csv=tmp_path / f"{name}.matrix.csv")
         plot_dissociation(rows, [tmp_path / f"{name}.png", tmp_path / f"{name}.pdf"], tasks=["piqa"], judges=[JUDGE])
-    for kind in ("md", "csv", "png", "pdf"):
+    for kind in ("md", "tex", "csv", "matrix.csv", "png", "pdf"):
         assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes(), kind
     back = pd.read_csv(tmp_path / "a.csv")
     assert list(back.columns) == VERDICT_COLUMNS

@@ -9,6 +9,7 @@ from marginbench.reporting.catalog import CATALOG, describe
 from marginbench.reporting.claims import CLAIM_COLUMNS
 from marginbench.reporting.comparison import CELL_COLUMNS
 from marginbench.reporting.metrics import ANSWER_METRICS
+from marginbench.reporting.online import MATRIX_DOCS, VERDICT_COLUMNS
 from marginbench.reporting.readme import SECTIONS, refresh
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,8 @@ def test_generated_sections_are_fresh():
 def test_every_column_and_metric_is_explained():
     for name in [*METRICS.columns, *(metric.id for metric in CATALOG), *CELL_COLUMNS, *CLAIM_COLUMNS, *ANSWER_METRICS]:
         assert f"| `{name}` |" in README, name
+    for name in [*VERDICT_COLUMNS, *MATRIX_DOCS]:
+        assert f"| `{name}` |" in README, name
     for table in ALL_TABLES:
         assert f"### `{table.name}`" in README
 
@@ -29,7 +32,7 @@ def test_every_column_and_metric_is_explained():
 def test_sections_need_their_marks():
     with pytest.raises(UserError, match="<!-- columns -->"):
         refresh(README.replace("<!-- columns -->", ""))
-    assert len(SECTIONS) == 4
+    assert len(SECTIONS) == 6
 
 
 @pytest.mark.parametrize("name", ["table", "claims", "learning_curves", "reward_kl", "margins", "metrics", "wide"])

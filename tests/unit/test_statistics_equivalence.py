@@ -20,6 +20,7 @@ from marginbench.statistics.equivalence import (
     smallest_margin,
     tost_power,
 )
+from marginbench.statistics.intervals import mean_interval, wilson_interval
 from scipy import stats
 
 settings.register_profile("steady", deadline=None, derandomize=True, max_examples=60)
@@ -259,6 +260,16 @@ def test_smallest_difference_has_the_power_it_promises(seeds):
 
 PER_SEED = 100 * math.sqrt(2 * 0.25 / 500)
 """Points: sd of a seed's difference of two win rates near 50 %, each from 500 independent judgements."""
+
+
+def test_v8_resolution_of_one_run():
+    """500 judgements, half of them won: standard error 2.236 points (by n, 2.238 by n - 1), 95 % half-width 4.383."""
+    found = mean_interval([0.0, 100.0] * 250, 0.95)
+    assert found.se * math.sqrt(499 / 500) == pytest.approx(2.236, abs=5e-4)
+    assert stats.norm.isf(0.025) * found.se * math.sqrt(499 / 500) == pytest.approx(4.383, abs=5e-4)
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t.isf(0.025, 499) * found.se)
+    wilson = wilson_interval(250, 500, 0.95)
+    assert 100 * (wilson.high - wilson.low) / 2 == pytest.approx(4.383, abs=0.02)
 
 
 def test_resolution_of_the_released_setting():

@@ -286,7 +286,7 @@ ONLINE_METRICS = Table(
         study=Column(STRING, "study id"),
         dataset=Column(STRING, "dataset id"),
         model=Column(STRING, "model id"),
-        labeller=Column(STRING, "what labels in the loop; the judge's id where the same thing also evaluates"),
+        labeller=Column(STRING, "what labels in the loop"),
         arm=Column(STRING, "selection strategy: entry of the study"),
         seed=Column(INT, "training seed; both arms of a seed meet the same pools"),
         round=Column(INT, "finished rounds; 0 is the SFT start"),
@@ -294,6 +294,7 @@ ONLINE_METRICS = Table(
             STRING, "what was measured, as in metrics: win_rate against the SFT start, a capability task, ..."
         ),
         judge=Column(STRING, "judge id; empty where no judge was asked"),
+        judge_is_labeller=Column(BOOL, "whether it labelled the training pairs, or scores with the weights that did"),
         value=Column(FLOAT, "the value, in the unit of metrics; null when it could not be measured", nullable=True),
         labels=Column(INT, "labels asked for in the loop since the start; evaluation is never counted"),
         completions=Column(INT, "completions generated in the loop since the start"),

@@ -1,5 +1,6 @@
 # Online training: which pairs are labelled is decided while the policy trains. One resumable job per arm and seed.
-# In: texts.parquet (pools and evaluation prompts), the SFT start, what the labeller and the judges score with.
+# In: texts.parquet (pools and evaluation prompts), the SFT start, what the labeller, the judges and the labellers of
+# other arms score with.
 # Out: as train_policy, and beside the policy rounds.parquet, online_costs.parquet, online_metrics.parquet.
 # Steps: train_online -> compare_online.
 
@@ -10,6 +11,7 @@ rule train_online:
         start=PLAN.start_manifest,
         labeller=PLAN.labeller_weights,
         judges=PLAN.judges_weights,
+        others=PLAN.other_labellers_weights,
     output:
         manifest="<run>/policy/manifest.json",
         spec="<run>/spec.json",
@@ -48,7 +50,15 @@ rule compare_online:
         metrics="<study>/online_metrics.parquet",
         csv=report("<study>/online_metrics.csv", category="Metrics", caption="../report/online.rst"),
         md=report("<study>/online.md", category="Tables", caption="../report/online.rst"),
+        tex="<study>/online.tex",
         verdicts=report("<study>/online_verdicts.csv", category="Tables", caption="../report/online.rst"),
+        matrix="<study>/online_matrix.csv",
+        matrix_png=report(
+            "<study>/figures/labeller_judge.png",
+            category="Figures",
+            caption="../report/labeller_judge.rst",
+        ),
+        matrix_pdf="<study>/figures/labeller_judge.pdf",
         dissociation=report(
             "<study>/figures/dissociation.png",
             category="Figures",

@@ -33,19 +33,23 @@ with job(name, snakemake.log[0], snakemake.threads) as progress, ExitStack() as 
         version = file_sha256(weights) if spec.backend == "classifier" else read_manifest(weights).weights_hash
         return labellers.Judge(spec, url, version)
 
-    def labeller():
-        weights = str(inputs.labeller) if inputs.labeller else None
-        if arm["labeller"] == "ground_truth":
-            return labellers.classifier("ground_truth", weights)
-        if arm["labeller"] == "reward_model":
-            return labellers.reward_model("reward_model", weights, params.format)
-        if arm["labeller"] == "hub_reward_model":
+    def labeller(name, weights):
+        if name == "ground_truth":
+            return labellers.classifier(name, next(weights))
+        if name == "reward_model":
+            return labellers.reward_model(name, next(weights), params.format)
+        if name == "hub_reward_model":
             model = parse_reward_model(arm["hub_reward_model"])
-            return labellers.hub_reward_model("hub_reward_model", model, params.format, weights)
-        return judge(arm["labeller_judge"], weights)
+            return labellers.hub_reward_model(name, model, params.format, next(weights))
+        raw = arm["labelling_judges"][name]
+        return judge(raw, next(weights) if raw["backend"] else None)
 
-    weights = iter([inputs.judges] if isinstance(inputs.judges, str) else inputs.judges)
+    def each(paths):
+        return iter([paths] if isinstance(paths, str) else paths)
+
+    weights, others = each(inputs.judges), each(inputs.others)
     judges = [judge(raw, next(weights) if raw["backend"] else None) for raw in arm["judges"]]
+    judges += [labeller(name, others) for name in arm["others"]]
     texts = read_table(inputs.texts, TEXTS)
     training = Optimisation.model_validate(arm["training"])
     train_online(
@@ -55,7 +59,7 @@ with job(name, snakemake.log[0], snakemake.threads) as progress, ExitStack() as 
         prompts=texts[texts["role"] == "prompt"].reset_index(drop=True),
         evaluation_prompts=texts[texts["role"] == "eval"].head(arm["prompts"]).reset_index(drop=True),
         format=params.format,
-        labeller=labeller(),
+        labeller=labeller(arm["labeller"], each(inputs.labeller)),
         judges=judges,
         settings=Online.model_validate(arm["online"]),
         opt=training,

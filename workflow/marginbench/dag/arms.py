@@ -25,6 +25,12 @@ def check_arms(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> Non
                 raise UserError(f"{at}.pairs: no entry `{arm}` under arms; {nearest(arm, study.arms)}")
         if pair[0] == pair[1]:
             raise UserError(f"{at}.pairs: `{pair[0]}` is compared with itself; name two arms")
+        labellers = [study.arms[arm].labeller for arm in pair]
+        if labellers[0] != labellers[1]:
+            raise UserError(
+                f"{at}.pairs: `{pair[0]}` is labelled by `{labellers[0]}` and `{pair[1]}` by `{labellers[1]}`; compare "
+                "arms of one labeller"
+            )
 
 
 def _check_arm(study: Study, name: str, at: str, judges: Mapping[str, JudgeSpec]) -> None:

@@ -43,6 +43,7 @@ class Scored:
     score: Score
     missing_end_penalty: float = 0.0
     scores: bool = True
+    weights: str = ""
     _known: dict[str, float] = field(default_factory=dict)
 
     def compare(self, questions: Sequence[Question]) -> list[Verdict]:
@@ -80,7 +81,8 @@ def classifier(id: str, path: str | Path, missing_end_penalty: float = 0.0) -> S
     def score(texts: Sequence[tuple[Messages, Answer]]) -> np.ndarray:
         return true_reward(model, [plain_text(prompt) + answer.text for prompt, answer in texts])
 
-    return Scored(id, _version(missing_end_penalty, model.weights_hash), "", score, missing_end_penalty)
+    version = _version(missing_end_penalty, model.weights_hash)
+    return Scored(id, version, "", score, missing_end_penalty, weights=file_sha256(path))
 
 
 def reward_model(id: str, manifest_path: str | Path, format: Format, missing_end_penalty: float = 0.0) -> Scored:
@@ -103,7 +105,8 @@ def reward_model(id: str, manifest_path: str | Path, format: Format, missing_end
         return reward_scores(model, sequences, tokenizer.pad_token_id)
 
     template = template_hash(tokenizer, format)
-    return Scored(id, _version(missing_end_penalty, manifest.weights_hash), template, score, missing_end_penalty)
+    version = _version(missing_end_penalty, manifest.weights_hash)
+    return Scored(id, version, template, score, missing_end_penalty, weights=manifest.weights_hash)
 
 
 def hub_reward_model(
@@ -154,7 +157,7 @@ class Judge:
     scores = False
 
     def __init__(self, spec: JudgeSpec, base_url: str | None, weights_hash: str = "") -> None:
-        self.spec, self.base_url, self.id = spec, base_url, spec.id
+        self.spec, self.base_url, self.id, self.weights = spec, base_url, spec.id, weights_hash
         self.template = spec.prompt_sha256
         asked = spec.model_dump(
             mode="json", include={"model", "model_date", "base_url", "decoding", "order", "weights"}

@@ -52,12 +52,17 @@ class Verdict:
 
 
 class Labeller(Protocol):
-    """Who prefers. `version` changes with everything that can change a verdict; `template` is how it is asked."""
+    """Who prefers. `version` changes with everything that can change a verdict; `template` is how it is asked.
+
+    `weights` is the hash of what it scores with, empty where that is not known: two that share it have one taste,
+    however they are asked.
+    """
 
     id: str
     version: str
     template: str
     scores: bool
+    weights: str
 
     def compare(self, questions: Sequence[Question]) -> list[Verdict]:
         """A verdict on every question, in order, without noise."""

@@ -127,7 +127,15 @@ def train_online(
         log = pd.DataFrame(rounds.log, columns=list(TRAIN_LOG.columns))
         tables = [(ROUNDS, table), (ONLINE_COSTS, pd.DataFrame(ledger.rows())), (TRAIN_LOG, log)]
         folders.write(number, tables, tensors, {**facts, "evaluation": measured})
-    metrics = _metrics(folders, plan.rounds, study_id, dataset_id, model_id, labeller.id, arm, seed)
+    axes = {
+        "study": study_id,
+        "dataset": dataset_id,
+        "model": model_id,
+        "labeller": labeller.id,
+        "arm": arm,
+        "seed": seed,
+    }
+    metrics = _metrics(folders, plan.rounds, axes, {judge.id for judge in everyone if _same(judge, labeller)})
     for table in (ROUNDS, ONLINE_COSTS, TRAIN_LOG):
         write_table(folders.table(table, plan.rounds), out_dir / f"{table.name}.parquet", table)
     write_table(metrics, out_dir / f"{ONLINE_METRICS.name}.parquet", ONLINE_METRICS)
@@ -137,6 +145,11 @@ def train_online(
     folders.remove()
     progress(plan.rounds, plan.rounds, strategy.name)
     return metrics
+
+
+def _same(judge: Labeller, labeller: Labeller) -> bool:
+    """Whether a judge is the labeller, or scores with its weights: a server may serve the labeller's classifier."""
+    return judge.id == labeller.id or judge.version == labeller.version or "" != judge.weights == labeller.weights
 
 
 def _facts(
@@ -163,7 +176,7 @@ def _check(
     prompts: pd.DataFrame,
     evaluation_prompts: pd.DataFrame,
 ) -> None:
-    same = [judge.id for judge in judges if judge.id == labeller.id or judge.version == labeller.version]
+    same = [judge.id for judge in judges if _same(judge, labeller)]
     if same and not settings.judge_may_label:
         raise UserError(
             f"online: judge `{same[0]}` is the labeller `{labeller.id}` of the loop, whose own taste it would measure; "
@@ -202,13 +215,16 @@ def _evaluate_start(evaluation: Evaluation, folders: RoundFolders) -> list[Candi
     return baseline
 
 
-def _metrics(
-    folders: RoundFolders, rounds: int, study: str, dataset: str, model: str, labeller: str, arm: str, seed: int
-) -> pd.DataFrame:
+def _metrics(folders: RoundFolders, rounds: int, axes: dict[str, Any], labelled: set[str]) -> pd.DataFrame:
     costs = folders.table(ONLINE_COSTS, rounds)
-    axes = {"study": study, "dataset": dataset, "model": model, "labeller": labeller, "arm": arm, "seed": seed}
     rows = [
-        {**axes, "round": number, **measured, **spent(costs, number)}
+        {
+            **axes,
+            "round": number,
+            **measured,
+            "judge_is_labeller": measured["judge"] in labelled,
+            **spent(costs, number),
+        }
         for number in range(rounds + 1)
         for measured in folders.facts(number)["evaluation"]
     ]

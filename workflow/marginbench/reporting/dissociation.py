@@ -86,13 +86,14 @@ def plot_dissociation(
     frame = check_online(frame)
     measured = sorted({metric for metric in frame["metric"] if describe(metric).capability}, key=order_of)
     tasks = list(tasks or measured)
-    rows: list[tuple[tuple[str, ...], list[dict]]] = []
+    rows: list[tuple[tuple, list[dict]]] = []
     for key, block in frame.groupby(CELL, sort=True):
         known = sorted(set(block.loc[block["metric"] == "win_rate", "judge"]))
         for judge in [name for name in (judges or known) if name in known]:
             runs = [points(block, judge, task) for task in tasks]
             if any(runs):
-                rows.append(((*key[1:], judge), runs))
+                flatters = bool(block.loc[block["judge"] == judge, "judge_is_labeller"].any())
+                rows.append(((*key[1:], judge, flatters), runs))
     if not rows:
         raise UserError("dissociation: no round has both a win rate and a capability; evaluate both in the same rounds")
     styles = look([START, *_ordered(sorted(set(frame["arm"])), arms)])
@@ -100,7 +101,7 @@ def plot_dissociation(
     with plt.rc_context(RC):
         figure = plt.figure(figsize=(wide, 3.3 * len(rows) + 0.7), layout="constrained")
         axes = figure.subplots(len(rows), len(tasks), squeeze=False)
-        for line, ((dataset, model, labeller, judge), runs) in zip(axes, rows, strict=True):
+        for line, ((dataset, model, labeller, judge, flatters), runs) in zip(axes, rows, strict=True):
             for axis, task, own in zip(line, tasks, runs, strict=True):
                 if own:
                     _draw(axis, own, styles)
@@ -108,10 +109,10 @@ def plot_dissociation(
                     axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center", color=GREY)
                 entry = describe(task)
                 axis.set_xlabel(f"{entry.head} {entry.arrow}".strip())
-                if judge == labeller:
+                if flatters:
                     axis.set_facecolor(FLATTERED)
             line[0].set_ylabel(f"win rate (%), {judge}")
-            too = "\nand judged by it, too" if judge == labeller else ""
+            too = "\nand judged by it, too" if flatters else ""
             line[0].set_title(f"{dataset}, {model}, labelled by {labeller}{too}", loc="left")
         handles = {label: h for axis in figure.axes for h, label in zip(*axis.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(len(handles), 5))

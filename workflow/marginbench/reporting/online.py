@@ -12,6 +12,7 @@ import pandas as pd
 
 from marginbench.errors import UserError, nearest
 from marginbench.records import ONLINE_METRICS, check_table
+from marginbench.statistics.agreement import difference_matrix
 from marginbench.statistics.equalised import BOTH, OURS, Equalised, equalise
 from marginbench.statistics.equivalence import paired_equivalence, smallest_margin
 
@@ -31,7 +32,7 @@ COLUMN_DOCS = {
     "labeller": "what labelled in the loop",
     "metric": "metric id",
     "judge": "judge id; empty where no judge was asked",
-    "judge_is_labeller": "True where the judge also labelled the training pairs, and so flatters",
+    "judge_is_labeller": "True where it labelled the training pairs, or scores with the weights that did: it flatters",
     "ours": "arm that is asked about",
     "theirs": "arm that it is compared with",
     "budget": "what is held equal: `round`, `labels`, `generated_tokens` or `seconds`",
@@ -58,6 +59,18 @@ COLUMN_DOCS = {
     "smallest_margin": "margin that these seeds, with their sd, would just meet with 80 % power if the arms were equal",
 }
 VERDICT_COLUMNS = list(COLUMN_DOCS)
+MATRIX_DOCS = {
+    **{name: COLUMN_DOCS[name] for name in ("study", "dataset", "model", "ours", "theirs", "labeller")},
+    "judge": "judge id: a judge of the study, or what labels in any arm of it",
+    "judge_is_labeller": COLUMN_DOCS["judge_is_labeller"],
+    "difference": "mean of ours - theirs in win rate at each run's last round, paired by seed, in points; empty where "
+    "this judge never compared answers of both arms",
+    "low": "lower end of its t-interval over seeds, at the study's confidence",
+    "high": "upper end",
+    "n_seeds": "seeds that both arms have",
+    "how": "`seeds`, or `none` where there is no interval",
+}
+"""Columns of the labeller x judge matrix."""
 NUMBERS = ["at", "ours_mean", "theirs_mean", "smallest_margin", "difference", "se", "df", "low", "high"]
 NUMBERS += ["margin", "alpha", "p_lower", "p_upper", "p_tost", "p_difference"]
 _COUNTS = ["ours_from_start", "theirs_from_start", "n_seeds"]
@@ -131,13 +144,37 @@ def compare_online(
     for key, block in frame.groupby(CELL, sort=True):
         place = dict(zip(CELL, key, strict=True))
         for ours, theirs in comparisons:
+            if not {ours, theirs} & set(block["arm"]):
+                continue  # arms of another labeller
             for metric, margin in margins.items():
                 for judge, rows in block[block["metric"] == metric].groupby("judge", sort=True):
-                    place |= {"metric": metric, "judge": judge, "judge_is_labeller": judge == place["labeller"]}
+                    place |= {"metric": metric, "judge": judge, "judge_is_labeller": rows["judge_is_labeller"].any()}
                     records += [{**place, **_row(rows, ours, theirs, budget, margin, alpha)} for budget in BUDGETS]
     verdicts = pd.DataFrame(records, columns=VERDICT_COLUMNS)
     verdicts[NUMBERS] = verdicts[NUMBERS].astype(float)
     return verdicts.astype(dict.fromkeys(_COUNTS, int)).astype({"judge_is_labeller": bool})
+
+
+def matrix_online(frame: pd.DataFrame, comparisons: Sequence[tuple[str, str]], confidence: float) -> pd.DataFrame:
+    """Labeller x judge: ours - theirs in win rate at each run's last round, columns MATRIX_COLUMNS.
+
+    One row per (dataset, model), comparison, labeller of its arms, and judge: all judges that any run met, so that what
+    was not measured is a row without a difference. Arguments as in `compare_online`; `confidence` is the level of the
+    t-intervals over seeds.
+    """
+    wins = last_round(frame)
+    wins = wins[wins["metric"] == "win_rate"]
+    records = []
+    for key, block in wins.groupby(CELL[:3], sort=True):
+        flattered = set(block.loc[block["judge_is_labeller"], ["labeller", "judge"]].itertuples(index=False, name=None))
+        for ours, theirs in comparisons:
+            labellers = set(block.loc[block["arm"].isin([ours, theirs]), "labeller"])
+            for row in difference_matrix(block, ours, theirs, confidence).to_dict("records"):
+                if row["labeller"] in labellers:
+                    pair = (row["labeller"], row["judge"])
+                    place = {**dict(zip(CELL, key, strict=False)), "ours": ours, "theirs": theirs}
+                    records.append({**place, **row, "judge_is_labeller": row["same"] or pair in flattered})
+    return pd.DataFrame(records, columns=list(MATRIX_DOCS))
 
 
 def last_round(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The online comparison as text: a row per arm and seed, verdicts at equal budgets, labeller x judge."""
+"""The online comparison as text and LaTeX: a row per arm and seed, verdicts at equal budgets, labeller x judge."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,7 @@ from marginbench.reporting.catalog import Metric, describe, order_of
 from marginbench.reporting.layout import BLANK, Cell, Panel
 from marginbench.reporting.metrics import write_csv
 from marginbench.reporting.online import BUDGETS, CELL, last_round
-from marginbench.reporting.table import markdown_panel
-from marginbench.statistics.agreement import difference_matrix
+from marginbench.reporting.table import escape_tex, markdown_panel, tex_panel
 from marginbench.statistics.equivalence import POWER
 from marginbench.statistics.intervals import MIN_SEEDS, seeds_interval
 
@@ -20,9 +19,9 @@ SPENT = {"round": "rounds", "labels": "labels", "completions": "completions"}
 SPENT |= {"generated_tokens": "tokens", "seconds": "seconds"}
 
 
-def _name(metric: str, judge: str, labeller: str) -> str:
+def _name(metric: str, judge: str, flatters: bool) -> str:
     """A metric in words with the judge behind it, marked where the judge labelled the training pairs."""
-    return ", ".join([describe(metric).head, *([judge] if judge else [])]) + MARK * (judge == labeller)
+    return ", ".join([describe(metric).head, *([judge] if judge else [])]) + MARK * bool(flatters)
 
 
 def _title(key: Sequence[str]) -> str:
@@ -40,12 +39,12 @@ def _mean(metric: Metric, values: pd.Series, confidence: float) -> Cell:
 
 def runs_panel(rows: pd.DataFrame, title: str, confidence: float, arms: Sequence[str] = ()) -> Panel:
     """Every run of one (dataset, model, labeller) at its last round: metrics, then what it had spent; means per arm."""
-    labeller = rows["labeller"].iloc[0]
+    flatters = set(rows.loc[rows["judge_is_labeller"], "judge"])
     measured = sorted(set(zip(rows["metric"], rows["judge"], strict=True)), key=lambda c: (*order_of(c[0]), c[1]))
     heads = []
     for metric, judge in measured:
         entry = describe(metric)
-        heads.append(f"{_name(metric, judge, labeller)} {entry.arrow}".strip())
+        heads.append(f"{_name(metric, judge, judge in flatters)} {entry.arrow}".strip())
     lines = []
     found = sorted(set(rows["arm"]))
     for arm in [*(name for name in arms if name in found), *(name for name in found if name not in arms)]:
@@ -82,7 +81,7 @@ def verdict_panel(rows: pd.DataFrame, title: str) -> Panel:
     lines = []
     for row in rows.itertuples(index=False):
         metric, (words, form) = describe(row.metric), BUDGETS[row.budget]
-        name = f"{_name(row.metric, row.judge, row.labeller)}, equal {words}"
+        name = f"{_name(row.metric, row.judge, row.judge_is_labeller)}, equal {words}"
         if not pd.isna(row.at):
             name += f" ({form.format(row.at)})"
         cells = (
@@ -99,18 +98,22 @@ def verdict_panel(rows: pd.DataFrame, title: str) -> Panel:
     return Panel(title, heads, tuple(lines))
 
 
-def matrix_panel(rows: pd.DataFrame, title: str, ours: str, theirs: str, confidence: float) -> Panel | None:
-    """ours - theirs in win rate at the last round, a row per labeller and a column per judge; None for one labeller."""
-    wins = rows[rows["metric"] == "win_rate"]
-    if wins["labeller"].nunique() < 2 or not {ours, theirs} <= set(wins["arm"]):
+def matrix_panel(rows: pd.DataFrame, title: str) -> Panel | None:
+    """Leads of one (dataset, model), a row per labeller and comparison, a column per judge; None for one labeller.
+
+    `rows` are of `matrix_online`.
+    """
+    if rows["labeller"].nunique() < 2:
         return None
-    cells = difference_matrix(wins, ours, theirs, confidence)
-    metric, judges = describe("win_rate"), tuple(cells["judge"].unique())
+    metric, judges = describe("win_rate"), tuple(sorted(set(rows["judge"])))
     lines = []
-    for labeller, own in cells.groupby("labeller", sort=False):
-        shown = [_interval(metric, row.difference, row.low, row.high) for row in own.itertuples(index=False)]
-        marked = [Cell(cell.value + MARK * same, cell.interval) for cell, same in zip(shown, own["same"], strict=True)]
-        lines.append((labeller, tuple(marked)))
+    for (labeller, ours, theirs), own in rows.groupby(["labeller", "ours", "theirs"], sort=False):
+        cells = []
+        for judge in judges:
+            row = own[own["judge"] == judge].iloc[0]
+            shown = _interval(metric, row["difference"], row["low"], row["high"])
+            cells.append(Cell(shown.value + MARK * bool(row["judge_is_labeller"]), shown.interval))
+        lines.append((f"{labeller}: {ours} − {theirs}", tuple(cells)))
     return Panel(title, judges, tuple(lines))
 
 
@@ -137,52 +140,86 @@ def verdict_notes(verdicts: pd.DataFrame) -> list[str]:
     untested = verdicts[verdicts["reason"] != ""]
     for reason, rows in untested.groupby("reason", sort=False):
         names = []
-        for (metric, judge, labeller), own in rows.groupby(["metric", "judge", "labeller"], sort=False):
+        measured = ["metric", "judge", "labeller", "judge_is_labeller"]
+        for (metric, judge, labeller, flatters), own in rows.groupby(measured, sort=False):
             equal = [BUDGETS[name][0] for name in BUDGETS if (own["budget"] == name).any()]
             at = f" at equal {', '.join(equal)}" if len(equal) < len(BUDGETS) else ""
-            names.append(f"{_name(metric, judge, labeller)}, labelled by {labeller}{at}")
+            names.append(f"{_name(metric, judge, flatters)}, labelled by {labeller}{at}")
         notes.append(f"Not tested: {'; '.join(names)} ({reason}).")
     return notes
 
 
-def online_markdown(frame: pd.DataFrame, verdicts: pd.DataFrame, confidence: float, arms: Sequence[str] = ()) -> str:
-    """Runs, verdicts and the labeller x judge matrix as GitHub tables, remarks below.
+def online_panels(
+    frame: pd.DataFrame, verdicts: pd.DataFrame, matrix: pd.DataFrame, confidence: float, arms: Sequence[str] = ()
+) -> list[tuple[str, Panel]]:
+    """Runs, verdicts and the labeller x judge matrix, each with the head of the column that names its rows.
 
     Args:
         frame: ONLINE_METRICS frame.
-        verdicts: the frame of `compare_online`.
-        confidence: level of the intervals of means and of the matrix.
+        verdicts: the frame of `compare_online`. matrix: that of `matrix_online`.
+        confidence: level of the intervals of means.
         arms: order of the arms.
     """
-    final, lines = last_round(frame), []
-    for key, rows in final.groupby(CELL, sort=True):
-        lines += markdown_panel(runs_panel(rows, _title(key), confidence, arms), "arm")
+    found = []
+    for key, rows in last_round(frame).groupby(CELL, sort=True):
+        found.append(("arm", runs_panel(rows, _title(key), confidence, arms)))
     for key, rows in verdicts.groupby([*CELL, "ours", "theirs"], sort=False):
-        title = f"{_title(key[:4])}: {key[4]} − {key[5]}"
-        lines += markdown_panel(verdict_panel(rows, title), "at equal budget")
-    for ours, theirs in dict.fromkeys(zip(verdicts["ours"], verdicts["theirs"], strict=True)):
-        for (_, dataset, model), rows in final.groupby(CELL[:3], sort=True):
-            title = f"{dataset}, {model}: {ours} − {theirs}, win rate (points), labeller by judge"
-            panel = matrix_panel(rows, title, ours, theirs, confidence)
-            lines += markdown_panel(panel, "labelled by") if panel else []
+        found.append(("at equal budget", verdict_panel(rows, f"{_title(key[:4])}: {key[4]} − {key[5]}")))
+    for (_, dataset, model), rows in matrix.groupby(CELL[:3], sort=True):
+        panel = matrix_panel(rows, f"{dataset}, {model}: lead in win rate (points), labeller by judge")
+        found += [("labelled by", panel)] if panel else []
+    return found
+
+
+def online_notes(frame: pd.DataFrame, verdicts: pd.DataFrame, confidence: float) -> list[str]:
+    """What must be known before believing the tables."""
     matrix = " and matrix" if frame["labeller"].nunique() > 1 else ""
     level = f"{100 * confidence:g} % t-intervals over {MIN_SEEDS} seeds or more"
     notes = [f"Runs at their last round; means{matrix} with {level}. Spent in the loop: evaluation is not counted."]
-    if (frame["judge"] == frame["labeller"]).any():
-        notes.append(f"{MARK} This judge also labelled the training pairs: the arms were trained to please it.")
-    lines += [f"- {note}" for note in [*notes, *verdict_notes(verdicts)]]
+    if frame["judge_is_labeller"].any():
+        notes.append(
+            f"{MARK} This judge also labelled the training pairs, or scores with the weights that did: the arms were "
+            "trained to please it."
+        )
+    return [*notes, *verdict_notes(verdicts)]
+
+
+def online_markdown(
+    frame: pd.DataFrame, verdicts: pd.DataFrame, matrix: pd.DataFrame, confidence: float, arms: Sequence[str] = ()
+) -> str:
+    """The panels as GitHub tables, remarks below; arguments as in `online_panels`."""
+    found = online_panels(frame, verdicts, matrix, confidence, arms)
+    lines = [line for first, panel in found for line in markdown_panel(panel, first)]
+    lines += [f"- {note}" for note in online_notes(frame, verdicts, confidence)]
     return "\n".join([*lines, ""])
+
+
+def online_tex(
+    frame: pd.DataFrame, verdicts: pd.DataFrame, matrix: pd.DataFrame, confidence: float, arms: Sequence[str] = ()
+) -> str:
+    r"""The panels as booktabs tables in one `table*` float, remarks in the caption. Needs `\usepackage{booktabs}`."""
+    lines = [r"% Needs \usepackage{booktabs}.", r"\begin{table*}", r"\centering", r"\footnotesize"]
+    for first, panel in online_panels(frame, verdicts, matrix, confidence, arms):
+        lines += tex_panel(panel, first)
+    remarks = " ".join(map(escape_tex, online_notes(frame, verdicts, confidence)))
+    lines += [rf"\caption{{{remarks}}}", rf"\label{{tab:{frame['study'].iloc[0]}:online}}", r"\end{table*}", ""]
+    return "\n".join(lines)
 
 
 def write_online(
     frame: pd.DataFrame,
     verdicts: pd.DataFrame,
+    matrix: pd.DataFrame,
     *,
     confidence: float,
     md: str | Path,
+    tex: str | Path,
     csv: str | Path,
+    matrix_csv: str | Path,
     arms: Sequence[str] = (),
 ) -> None:
-    """Write the comparison for people (Markdown) and its verdicts for machines (CSV)."""
-    write_text(md, online_markdown(frame, verdicts, confidence, arms))
+    """Write the comparison for people (Markdown) and papers (TeX), its verdicts and its matrix for machines (CSV)."""
+    write_text(md, online_markdown(frame, verdicts, matrix, confidence, arms))
+    write_text(tex, online_tex(frame, verdicts, matrix, confidence, arms))
     write_csv(verdicts, csv)
+    write_csv(matrix, matrix_csv)

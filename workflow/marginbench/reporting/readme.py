@@ -1,6 +1,7 @@
 """The parts of results/README.md that are made from code: columns of every table, metrics of the catalog."""
 
 import re
+from collections.abc import Mapping
 
 import pyarrow as pa
 
@@ -9,6 +10,8 @@ from marginbench.records import ALL_TABLES, Table
 from marginbench.reporting.catalog import CATALOG, Metric
 from marginbench.reporting.claims import COLUMN_DOCS
 from marginbench.reporting.comparison import CELL_COLUMNS, GROUP
+from marginbench.reporting.online import COLUMN_DOCS as VERDICT_DOCS
+from marginbench.reporting.online import MATRIX_DOCS
 
 DIRECTIONS = {"higher": "higher is better", "lower": "lower is better", "neither": "neither way"}
 
@@ -76,7 +79,21 @@ def cells_section() -> str:
 
 def claims_section() -> str:
     """Columns of claims.csv."""
-    lines = ["| column | what it holds |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in COLUMN_DOCS.items())]
+    return _docs(COLUMN_DOCS)
+
+
+def verdicts_section() -> str:
+    """Columns of online_verdicts.csv."""
+    return _docs(VERDICT_DOCS)
+
+
+def matrix_section() -> str:
+    """Columns of online_matrix.csv."""
+    return _docs(MATRIX_DOCS)
+
+
+def _docs(docs: Mapping[str, str]) -> str:
+    lines = ["| column | what it holds |", "|---|---|", *(f"| `{name}` | {doc} |" for name, doc in docs.items())]
     return "\n".join([*lines, ""])
 
 
@@ -85,6 +102,8 @@ SECTIONS = {
     "metrics": metrics_section,
     "cells": cells_section,
     "claims": claims_section,
+    "verdicts": verdicts_section,
+    "matrix": matrix_section,
 }
 
 

@@ -34,6 +34,8 @@ _TEX = {
     "Δ": r"$\Delta$",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "†": r"$\dagger$",
+    "±": r"$\pm$",
     "<": r"$<$",
     ">": r"$>$",
 }
@@ -93,9 +95,10 @@ def _tex_cell(value: str, interval: str) -> str:
     return escape_tex(value) + (rf" {{\scriptsize {escape_tex(interval)}}}" if interval else "")
 
 
-def _tex_panel(panel: Panel) -> list[str]:
+def tex_panel(panel: Panel, first: str = "method") -> list[str]:
+    """Lines of a booktabs table; `first` is the head of the column that names the rows."""
     lines = [rf"\textbf{{{escape_tex(panel.title)}}}\\[2pt]", rf"\begin{{tabular}}{{l{'r' * len(panel.heads)}}}"]
-    lines += [r"\toprule", " & ".join(["method", *map(escape_tex, panel.heads)]) + r" \\", r"\midrule"]
+    lines += [r"\toprule", " & ".join([escape_tex(first), *map(escape_tex, panel.heads)]) + r" \\", r"\midrule"]
     for method, row in panel.rows:
         values = [_tex_cell(cell.value, cell.interval) for cell in row]
         lines.append(" & ".join([escape_tex(method_label(method)), *values]) + r" \\")
@@ -106,7 +109,7 @@ def to_tex(cells: pd.DataFrame, shared: dict[str, Any], claims: pd.DataFrame) ->
     r"""The panels as booktabs tables in one `table*` float, remarks in the caption. Needs `\usepackage{booktabs}`."""
     lines = [r"% Needs \usepackage{booktabs}.", r"\begin{table*}", r"\centering", r"\footnotesize"]
     for panel in [*panels(cells), *claim_panels(claims)]:
-        lines += _tex_panel(panel)
+        lines += tex_panel(panel)
     explained = "Value [interval]; $\\Delta$: difference to the SFT start, paired."
     remarks = [*notes(cells, shared), *claim_lines(claims)]
     caption = " ".join([escape_tex(shared["title"]) + ".", explained, *map(escape_tex, remarks)])
