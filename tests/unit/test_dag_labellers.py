@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from dag_tools import toy_study, write_reviews
-from marginbench.checks import load_studies
-from marginbench.dag import Plan
+from marginbench.dag.checks import load_studies
+from marginbench.dag.plan import Plan
 from marginbench.errors import UserError
 from marginbench.judging.spec import load_judges
 

@@ -14,7 +14,20 @@ class Online(Training, Evaluation):
 
     def labeller_weights(self, wildcards: Any) -> list[str]:
         """What the labeller of an arm scores with."""
-        labeller = self.studies[wildcards.study].arms[wildcards.method].labeller
+        return self._labeller_weights(wildcards, self.studies[wildcards.study].arms[wildcards.method].labeller)
+
+    def other_labellers(self, wildcards: Any) -> list[str]:
+        """What labels in other arms of the study and is no judge of it: every run is compared by these, too."""
+        study = self.studies[wildcards.study]
+        own = study.arms[wildcards.method].labeller
+        found = dict.fromkeys(arm.labeller for arm in study.arms.values())
+        return [name for name in found if name != own and name not in study.judges]
+
+    def other_labellers_weights(self, wildcards: Any) -> list[str]:
+        """What they score with, in their order; nothing for a judge that is elsewhere."""
+        return [path for name in self.other_labellers(wildcards) for path in self._labeller_weights(wildcards, name)]
+
+    def _labeller_weights(self, wildcards: Any, labeller: str) -> list[str]:
         if labeller == "ground_truth":
             return [f"{self.corpus_folder(wildcards)}/classifiers/ground_truth.npz"]
         if labeller == "reward_model":
@@ -34,6 +47,7 @@ class Online(Training, Evaluation):
         arm = study.arms[wildcards.method]
         strategy = load_strategy(arm.strategy, arm.params)
         judges = {name: judge.model_dump(mode="json") for name, judge in self.judges.items()}
+        others = self.other_labellers(wildcards)
         return {
             "strategy": {"name": arm.strategy, "params": strategy.params.model_dump(mode="json")},
             "method": {
@@ -41,8 +55,11 @@ class Online(Training, Evaluation):
                 "params": check_params(arm.method, arm.method_params).model_dump(mode="json"),
             },
             "labeller": arm.labeller,
-            "labeller_judge": judges.get(arm.labeller),
-            "hub_reward_model": self.hub_reward_params(wildcards) if arm.labeller == "hub_reward_model" else None,
+            "others": others,
+            "labelling_judges": {name: judges[name] for name in (arm.labeller, *others) if name in judges},
+            "hub_reward_model": (
+                self.hub_reward_params(wildcards) if "hub_reward_model" in (arm.labeller, *others) else None
+            ),
             "judges": [judges[judge] for judge in study.judges],
             "online": study.arm_online(wildcards.method).model_dump(mode="json"),
             "training": study.arm_training(wildcards.method).model_dump(mode="json"),
