@@ -194,8 +194,8 @@ def _change(published, value=None, **cell):
         ),
     ],
 )
-def test_a_slip_is_found(published, check, value, cell):
-    before, after = disagreements(published), disagreements(_change(published, value, **cell))
+def test_a_slip_is_found(published, found, check, value, cell):
+    before, after = found[~found["agrees"]], disagreements(_change(published, value, **cell))
     assert len(after) > len(before)
     assert (after["check"] == check).sum() > (before["check"] == check).sum()
 
@@ -336,7 +336,12 @@ def test_what_only_one_side_has_stays_in_sight(published):
     assert alone["method"].tolist() == ["simpo"]
     assert alone[["difference", "covers", "mark"]].isna().all(axis=None)
     assert frame["printed"].notna().sum() == 15
-    assert len(shown(frame)) == len(frame)
+    text = shown(frame)
+    assert len(text) == len(frame)
+    assert not text.map(lambda cell: "nan" in cell or "None" in cell).any(axis=None)
+    only = frame["ours"].isna() | frame["printed"].isna()
+    assert only.sum() == 15
+    assert (text.loc[only, ["difference", "covered", "same judge"]] == "").all(axis=None)
 
 
 def test_an_entry_may_stand_for_a_printed_method(published):

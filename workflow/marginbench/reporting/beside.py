@@ -144,28 +144,28 @@ def shown(frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for _, line in frame.iterrows():
         digits = 2 if pd.isna(line["decimals"]) else int(line["decimals"])
-        mark = f" ({line['mark']})" if line["mark"] else ""
+        mark = f" ({line['mark']})" if _text(line["mark"]) else ""
         low, high = _number(line["ours_low"], digits), _number(line["ours_high"], digits)
         relation = {"<": "< ", "~": "about "}.get(line["relation"], "")
-        covered = "" if line["covers"] is None else ("yes" if line["covers"] else "no") + mark
+        covered = "" if pd.isna(line["covers"]) else ("yes" if line["covers"] else "no") + mark
         difference = _number(line["difference"], digits, signed=True)
         rows.append(
             {
-                **{name: line[name] or "" for name in ("row", *AXES)},
+                **{name: _text(line[name]) for name in ("row", *AXES)},
                 "ours": _number(line["ours"], digits),
                 "interval over seeds": f"[{low}, {high}]" if low and high else "",
                 "printed": relation + _number(line["printed"], digits) if pd.notna(line["printed"]) else "",
                 "difference": difference + mark if difference else "",
                 "covered": covered,
-                "same judge": line["same_judge"] or "",
-                "note": "; ".join(filter(None, [_how(line["verified"]), line["note"]])),
+                "same judge": _text(line["same_judge"]),
+                "note": "; ".join(filter(None, [HOW.get(line["verified"], ""), _text(line["note"])])),
             }
         )
     return pd.DataFrame(rows, columns=["row", *AXES, *SHOWN_COLUMNS])
 
 
-def _how(verified: str | None) -> str:
-    return HOW.get(verified, "")
+def _text(value: object) -> str:
+    return "" if pd.isna(value) else str(value)
 
 
 def _number(value: float | None, digits: int, signed: bool = False) -> str:
