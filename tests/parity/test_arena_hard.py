@@ -117,5 +117,7 @@ def test_style_control_is_at_the_optimum(capsys, version, groups):
     assert result["style_score"] == pytest.approx(100 / (1 + np.exp(-odds)), abs=0.01)
     assert result["style_score_equal"] == pytest.approx(100 / (1 + np.exp(-equal)), abs=0.01)
     assert result["style_ci_low"] < result["style_score"] < result["style_ci_high"]
+    # Scores hardly feel the standard deviation's divisor, coefficients do: 4e-4 of their size.
+    assert list(document["style"]["coefficients"].values()) == pytest.approx(w[2:], rel=1e-4)
     assert document["style"]["pool"] == [MODEL]
     assert len(document["style"]["features"]) == len(columns)

@@ -13,6 +13,7 @@ from marginbench.benchmarks.arena_scores import to_battles
 from marginbench.benchmarks.arena_style import differences, fit
 from marginbench.errors import UserError
 from marginbench.identity import stream
+from scipy.optimize import brentq
 from scipy.special import expit
 
 N = 400
@@ -96,6 +97,20 @@ def test_a_model_that_wins_everything_and_features_that_never_vary(version):
     assert result["models"]["m"]["style_score"] > 99.5
     assert set(result["style"]["coefficients"].values()) == {0.0}
     json.dumps(result, allow_nan=False)
+
+
+def test_the_penalty_of_v01_by_hand():
+    """One model, four battles of which it wins three: the root of the penalised likelihood's derivative.
+
+    theta for the model and -theta for the baseline; every battle counts twice, so
+    2 ln 10 (3 - 4 sigmoid(2 ln 10 theta)) = theta. v2.0 has no penalty.
+    """
+    y, nothing, ones = np.array([1.0, 1, 1, 0]), np.empty((4, 0)), np.ones(4)
+    scale = np.log(10)
+    theta = brentq(lambda t: 2 * scale * (3 - 4 * expit(2 * scale * t)) - t, 0, 1, xtol=1e-12)
+    codes = np.zeros(4, dtype=int)
+    assert fit(codes, nothing, y, ones, "v0.1").log_odds[0] == pytest.approx(2 * scale * theta, abs=1e-6)
+    assert fit(codes, nothing, y, ones, "v2.0").log_odds[0] == pytest.approx(np.log(3), abs=1e-6)
 
 
 def test_differences_by_hand():
