@@ -4,6 +4,7 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from marginbench import cli
 from marginbench.benchmarks.arena_formats import read_answers, read_games
@@ -12,6 +13,8 @@ from marginbench.benchmarks.arena_markdown import markdown_counts
 from marginbench.benchmarks.arena_scores import to_battles
 from marginbench.benchmarks.arena_style import differences, fit
 from marginbench.judging.verdict_texts import parse_arena_v01, parse_arena_v20
+from scipy.optimize import minimize
+from scipy.special import expit
 
 CASES = Path(__file__).parents[2].parent / "shared" / "parity" / "arena_hard"
 OFFICIAL = CASES / "v01_official"
@@ -44,11 +47,8 @@ def test_published_score(capsys, file):
     assert result["clustered_ci_low"] < result["ci_low"] < result["ci_high"] < result["clustered_ci_high"]
 
 
-def test_bradley_terry_is_the_weighted_mean(capsys):
+def test_bradley_terry_is_the_weighted_mean():
     battles, _ = to_battles(choose(read_games([OFFICIAL / "battles.jsonl.gz"]), BASELINE), "v0.1")
-    import numpy as np
-    from scipy.special import expit
-
     y = battles["y"].to_numpy()
     found = fit(np.zeros(len(y), dtype=int), np.empty((len(y), 0)), y, np.ones(len(y)), "v2.0")
     assert 100 * expit(found.log_odds[0]) == pytest.approx(100 * y.mean(), abs=1e-6)
@@ -85,9 +85,6 @@ def test_markdown_counts_are_the_recorded_ones():
 @pytest.mark.parametrize("groups", ["length", "markdown", "length,markdown"])
 def test_style_control_is_at_the_optimum(capsys, version, groups):
     """Against scipy's minimum of the likelihood, written down a second time, from the recorded counts."""
-    import numpy as np
-    from scipy.optimize import minimize
-
     options = ("--answers", OFFICIAL / "model_answer", "--style", groups)
     document = scored(capsys, OFFICIAL / JUDGMENTS[0], *options, version=version)
     with gzip.open(OFFICIAL / "style_metadata.json.gz") as handle:
@@ -120,5 +117,7 @@ def test_style_control_is_at_the_optimum(capsys, version, groups):
     assert result["style_score"] == pytest.approx(100 / (1 + np.exp(-odds)), abs=0.01)
     assert result["style_score_equal"] == pytest.approx(100 / (1 + np.exp(-equal)), abs=0.01)
     assert result["style_ci_low"] < result["style_score"] < result["style_ci_high"]
+    # Scores hardly feel the standard deviation's divisor, coefficients do: 4e-4 of their size.
+    assert list(document["style"]["coefficients"].values()) == pytest.approx(w[2:], rel=1e-4)
     assert document["style"]["pool"] == [MODEL]
     assert len(document["style"]["features"]) == len(columns)

@@ -13,6 +13,7 @@ from marginbench.benchmarks.arena_scores import to_battles
 from marginbench.benchmarks.arena_style import differences, fit
 from marginbench.errors import UserError
 from marginbench.identity import stream
+from scipy.optimize import brentq
 from scipy.special import expit
 
 N = 400
@@ -98,6 +99,20 @@ def test_a_model_that_wins_everything_and_features_that_never_vary(version):
     json.dumps(result, allow_nan=False)
 
 
+def test_the_penalty_of_v01_by_hand():
+    """One model, four battles of which it wins three: the root of the penalised likelihood's derivative.
+
+    theta for the model and -theta for the baseline; every battle counts twice, so
+    2 ln 10 (3 - 4 sigmoid(2 ln 10 theta)) = theta. v2.0 has no penalty.
+    """
+    y, nothing, ones = np.array([1.0, 1, 1, 0]), np.empty((4, 0)), np.ones(4)
+    scale = np.log(10)
+    theta = brentq(lambda t: 2 * scale * (3 - 4 * expit(2 * scale * t)) - t, 0, 1, xtol=1e-12)
+    codes = np.zeros(4, dtype=int)
+    assert fit(codes, nothing, y, ones, "v0.1").log_odds[0] == pytest.approx(2 * scale * theta, abs=1e-6)
+    assert fit(codes, nothing, y, ones, "v2.0").log_odds[0] == pytest.approx(np.log(3), abs=1e-6)
+
+
 def test_differences_by_hand():
     ours, theirs = np.array([[30.0, 2, 0, 4]]), np.array([[9.0, 0, 1, 4]])
     assert differences(ours, theirs, "v0.1") == pytest.approx(np.array([[21 / 40, 2 / 3, -1 / 2, 0]]))
@@ -107,8 +122,13 @@ def test_differences_by_hand():
 
 
 def test_markdown_by_hand():
+<<<<<<< HEAD
     text = "# One\n### Three\n#no header\n1. a\n  - b\n* c\n**bold** __bold__ ** no\n"
     text += "```py\n# code\n- code\n**code**\n```\n"
+=======
+    code = "```py\n# code\n- code\n**code**\n```\n"
+    text = f"# One\n### Three\n#no header\n1. a\n  - b\n* c\n**bold** __bold__ ** no\n{code}"
+>>>>>>> arena
     found = markdown_counts(text)
     assert {kind: n for kind, n in found["header_count"].items() if n} == {"h1": 1, "h3": 1}
     assert found["list_count"] == {"ordered": 1, "unordered": 2}
@@ -146,7 +166,11 @@ def test_counts_are_recorded_or_made(tmp_path):
 
 def test_no_encoding_is_fetched(tmp_path, monkeypatch):
     """With an empty cache the answer is that there is no counter; nothing is asked of a network."""
+<<<<<<< HEAD
     load, registry = (pytest.importorskip(f"tiktoken.{name}") for name in ("load", "registry"))
+=======
+    load, registry = pytest.importorskip("tiktoken.load"), pytest.importorskip("tiktoken.registry")
+>>>>>>> arena
     asked = []
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(load, "read_file", lambda path: asked.append(path))
