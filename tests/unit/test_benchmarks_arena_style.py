@@ -122,13 +122,8 @@ def test_differences_by_hand():
 
 
 def test_markdown_by_hand():
-<<<<<<< HEAD
-    text = "# One\n### Three\n#no header\n1. a\n  - b\n* c\n**bold** __bold__ ** no\n"
-    text += "```py\n# code\n- code\n**code**\n```\n"
-=======
     code = "```py\n# code\n- code\n**code**\n```\n"
     text = f"# One\n### Three\n#no header\n1. a\n  - b\n* c\n**bold** __bold__ ** no\n{code}"
->>>>>>> arena
     found = markdown_counts(text)
     assert {kind: n for kind, n in found["header_count"].items() if n} == {"h1": 1, "h3": 1}
     assert found["list_count"] == {"ordered": 1, "unordered": 2}
@@ -166,11 +161,7 @@ def test_counts_are_recorded_or_made(tmp_path):
 
 def test_no_encoding_is_fetched(tmp_path, monkeypatch):
     """With an empty cache the answer is that there is no counter; nothing is asked of a network."""
-<<<<<<< HEAD
-    load, registry = (pytest.importorskip(f"tiktoken.{name}") for name in ("load", "registry"))
-=======
     load, registry = pytest.importorskip("tiktoken.load"), pytest.importorskip("tiktoken.registry")
->>>>>>> arena
     asked = []
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(load, "read_file", lambda path: asked.append(path))
