@@ -11,7 +11,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from dag_tools import ROOT, make_project, planned, snakemake, toy_study, write_config
+from marginbench.cli import main
 from marginbench.files import read_json, read_jsonl
+from marginbench.judging.ledger import Ledger
 from marginbench.records import ALL_TABLES, ONLINE_TABLES, read_table
 
 pytestmark = pytest.mark.slow
@@ -88,6 +90,49 @@ def test_policy_equals_reference_at_the_first_step(projects):
     log = pd.read_parquet(projects[0] / RUN / "dpo" / "seed0" / "train.parquet")
     first = log[(log["step"] == 1) & (log["quantity"] == "loss")]["value"].item()
     assert first == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_every_benchmark_is_answered_judged_and_scored(projects, capsys):
+    """The files in the official formats, scored by the command for files from elsewhere, give the study's numbers."""
+    run = projects[0] / RUN / "dpo" / "seed0"
+    scores = {path.parent.name: read_json(path) for path in (run / "scores" / "t08").rglob("*.json")}
+    assert set(scores) == {"in_domain", "alpaca_eval", "arena_hard", "mt_bench"}
+    official, annotations = run / "official" / "t08", run / "annotations" / "t08"
+    commands = {
+        "alpaca_eval": ["alpaca-eval", annotations / "alpaca_eval" / "sentiment_half_b.json"],
+        "arena_hard": ["arena-hard", "--version", "v2.0", official / "arena_hard" / "sentiment_half_b_arena.jsonl"],
+        "mt_bench": ["mt-bench", official / "mt_bench" / "sentiment_half_b_rating.jsonl"],
+    }
+    for bench, command in commands.items():
+        assert main(["score", *map(str, command)]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        printed = printed["models"]["dpo"] if "models" in printed else printed
+        shared = set(printed) & set(scores[bench])
+        assert len(shared) >= 6, bench
+        assert {name: printed[name] for name in shared} == {name: scores[bench][name] for name in shared}
+    metrics = pd.read_csv(projects[0] / "results" / "quickstart" / "metrics.csv")
+    found = metrics[(metrics["method"] == "dpo") & metrics["judge"].notna()].set_index("metric")["value"]
+    assert found["mt_bench"] == pytest.approx(scores["mt_bench"]["average"])
+    assert found["arena_score"] == pytest.approx(scores["arena_hard"]["score"])
+    assert found["alpaca_eval/win_rate"] == pytest.approx(scores["alpaca_eval"]["win_rate"])
+
+
+def test_a_second_turn_is_asked_after_the_first_answer(projects):
+    rows = read_jsonl(projects[0] / RUN / "dpo" / "seed0" / "answers" / "t08" / "mt_bench.jsonl")
+    assert [row["turn"] for row in rows] == [1, 2] * 3
+    assert {row["prompt_text"] for row in rows if row["turn"] == 2} == {"And the music?"}
+    temperatures = [row["decoding"]["temperature"] for row in rows]
+    assert temperatures == [0.7, 0.7, 0.1, 0.1, 0.0, 0.0]  # writing, stem, extraction
+
+
+def test_no_verdict_is_asked_for_twice(projects):
+    """The ledger holds one row for every key of every judgment file: what runs share was sent once."""
+    judged = [row for path in (projects[0] / RUN).rglob("judgments/**/*.jsonl") for row in read_jsonl(path)]
+    keys = {row["key"] for row in judged if row["reason"] != "identical"}
+    with Ledger(projects[0] / "results" / "judgments.sqlite") as ledger:
+        assert set(ledger.get(keys)) == keys
+        assert all(len(ledger.tries(key)) == 1 for key in keys)
+    assert len(keys) < len(judged)
 
 
 def test_judged_over_http_with_nothing_lost(projects):
