@@ -61,10 +61,14 @@ def methods_trained(output: str) -> set[str]:
 
 DESCENDANTS_OF_ONE_RUN = {
     "train_policy": 1,
-    "generate_answers": 1,
-    "score_answers": 1,
-    "judge_answers": 1,
-    "score_judgments": 1,
+    "generate_answers": 3,  # Arena-Hard judges the in-domain answers
+    "score_answers": 3,
+    "judge_answers": 2,
+    "score_judgments": 2,
+    "judge_arena_hard": 1,
+    "score_arena_hard": 1,
+    "judge_mt_bench": 1,
+    "score_mt_bench": 1,
     "measure_capability": 1,
     "collect_metrics": 1,
     "make_table": 1,

@@ -164,7 +164,10 @@ def _check(arguments: argparse.Namespace) -> int:
     from marginbench.judging.spec import load_judges
 
     judges = load_judges(ROOT / "resources" / "judges.yaml")
-    studies = load_studies(read_yaml(ROOT / "config.yaml"), [arguments.file], judges)
+    mine = Path(arguments.file).resolve()
+    shipped = sorted((ROOT / "studies").glob("*.yaml"))  # a study may extend one that stands before it
+    before = shipped[: shipped.index(mine)] if mine in shipped else shipped
+    studies = load_studies(read_yaml(ROOT / "config.yaml"), [*before, arguments.file], judges)
     study = list(studies.values())[-1]
     runs = (
         len(study.datasets)

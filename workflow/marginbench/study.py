@@ -371,7 +371,8 @@ class Arm(Section):
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the strategy.")
     labeller: Id = Field(
         "reward_model",
-        description="Who labels in the loop: `ground_truth`, `reward_model`, `hub_reward_model`, or a judge's id.",
+        description="Who labels in the loop: `ground_truth`, `reward_model`, `hub_reward_model`, one of `labellers`, "
+        "or a judge's id.",
     )
     method: Id = Field("dpo", description="The loss: a file in workflow/marginbench/methods that needs no margins.")
     method_params: dict[str, Any] = Field(default_factory=dict, description="Parameters of the method.")
@@ -573,6 +574,9 @@ class Study(Section):
     training: Optimisation = Field(description="Training of every method, unless the method overrides a key.")
     methods: dict[Id, Method] = Field(default_factory=dict, description="Entries of the comparison, by id.")
     online: Online = Field(default_factory=Online, description="Sizes of the online loop; read where there are arms.")
+    labellers: dict[Id, OtherRewardModel] = Field(
+        default_factory=dict, description="Reward models from elsewhere that label for online arms, by id."
+    )
     arms: dict[Id, Arm] = Field(default_factory=dict, description="Online entries of the comparison, by id.")
     equivalence: Equivalence = Field(default_factory=Equivalence, description="Tests between arms.")
     generations: dict[Id, Decoding] = Field(min_length=1, description="How answers are sampled, by id.")

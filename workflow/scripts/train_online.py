@@ -38,8 +38,8 @@ with job(name, snakemake.log[0], snakemake.threads) as progress, ExitStack() as 
             return labellers.classifier(name, next(weights))
         if name == "reward_model":
             return labellers.reward_model(name, next(weights), params.format)
-        if name == "hub_reward_model":
-            model = parse_reward_model(arm["hub_reward_model"])
+        if name in arm["reward_models"]:
+            model = parse_reward_model(arm["reward_models"][name])
             return labellers.hub_reward_model(name, model, params.format, next(weights))
         raw = arm["labelling_judges"][name]
         return judge(raw, next(weights) if raw["backend"] else None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
+from marginbench.dag.scorers import check_reward_model
 from marginbench.errors import UserError, nearest
 from marginbench.judging.spec import JudgeSpec
 from marginbench.methods.registry import load_method
@@ -16,6 +17,10 @@ LABELLERS = ("ground_truth", "reward_model", "hub_reward_model")
 
 def check_arms(study: Study, where: str, judges: Mapping[str, JudgeSpec]) -> None:
     """Strategy, labeller, loss and sizes of every arm, and the tests between arms. Raises UserError."""
+    for name, model in study.labellers.items():
+        if name in (*LABELLERS, *judges):
+            raise UserError(f"{where}: labellers.{name}: `{name}` is a labeller or a judge already; choose another id")
+        check_reward_model(model, f"{where}: labellers.{name}")
     for name in study.arms:
         _check_arm(study, name, f"{where}: arms.{name}", judges)
     at = f"{where}: equivalence"
@@ -58,8 +63,9 @@ def _check_arm(study: Study, name: str, at: str, judges: Mapping[str, JudgeSpec]
             f"{at}: strategy `{arm.strategy}` looks at {strategy.pool_size(online.query)} prompts a round, a round has "
             f"{online.pool_size}; raise online.pool, or lower params.pool_factor"
         )
-    if arm.labeller not in (*LABELLERS, *judges):
-        raise UserError(f"{at}.labeller: unknown `{arm.labeller}`; {nearest(arm.labeller, [*LABELLERS, *judges])}")
+    known = (*LABELLERS, *study.labellers, *judges)
+    if arm.labeller not in known:
+        raise UserError(f"{at}.labeller: unknown `{arm.labeller}`; {nearest(arm.labeller, known)}")
     if arm.labeller in study.judges and not online.judge_may_label:
         raise UserError(
             f"{at}.labeller: `{arm.labeller}` also judges the study and would measure its own taste; name another, or "

@@ -34,6 +34,9 @@ class Online(Training, Evaluation):
             return [f"{self.cell(wildcards)}/reward_model/manifest.json"]
         if labeller == "hub_reward_model":
             return [self.sanity_set(wildcards)]
+        named = self.studies[wildcards.study].labellers
+        if labeller in named:
+            return [self._sanity_set(named[labeller])]
         return self._judge_weights(wildcards, labeller)
 
     def judges_weights(self, wildcards: Any) -> list[str]:
@@ -48,6 +51,8 @@ class Online(Training, Evaluation):
         strategy = load_strategy(arm.strategy, arm.params)
         judges = {name: judge.model_dump(mode="json") for name, judge in self.judges.items()}
         others = self.other_labellers(wildcards)
+        models = {name: model.model_dump(mode="json") for name, model in study.labellers.items()}
+        models["hub_reward_model"] = self.hub_reward_params(wildcards)
         return {
             "strategy": {"name": arm.strategy, "params": strategy.params.model_dump(mode="json")},
             "method": {
@@ -57,9 +62,7 @@ class Online(Training, Evaluation):
             "labeller": arm.labeller,
             "others": others,
             "labelling_judges": {name: judges[name] for name in (arm.labeller, *others) if name in judges},
-            "hub_reward_model": (
-                self.hub_reward_params(wildcards) if "hub_reward_model" in (arm.labeller, *others) else None
-            ),
+            "reward_models": {name: models[name] for name in (arm.labeller, *others) if name in models},
             "judges": [judges[judge] for judge in study.judges],
             "online": study.arm_online(wildcards.method).model_dump(mode="json"),
             "training": study.arm_training(wildcards.method).model_dump(mode="json"),

@@ -8,7 +8,7 @@ from typing import get_args
 
 from marginbench.errors import UserError, nearest
 from marginbench.methods.registry import load_method
-from marginbench.study import FolderRewardModel, PreferenceCorpus, Scorer, Study
+from marginbench.study import FolderRewardModel, HubRewardModel, PreferenceCorpus, Scorer, Study
 
 SCORERS: tuple[str, ...] = get_args(Scorer)
 
@@ -78,6 +78,11 @@ def _check_hub_reward_model(study: Study, at: str) -> None:
     settings = study.hub_reward_model
     if settings is None:
         raise UserError(f"{at}: missing, and the scorer of this name is asked for; say which reward model it is")
+    check_reward_model(settings, at)
+
+
+def check_reward_model(settings: HubRewardModel | FolderRewardModel, at: str) -> None:
+    """Raise UserError when a reward model from elsewhere names a folder or a sanity set that is not there."""
     if isinstance(settings, FolderRewardModel) and not Path(settings.path).expanduser().is_dir():
         raise UserError(f"{at}.path: `{settings.path}` is not a folder")
     if settings.sanity is not None and not Path(settings.sanity).is_file():

@@ -7,7 +7,7 @@ from marginbench.dag.paths import SHARED, Paths
 from marginbench.dag.scorers import implicit_beta, scorer_of, scorers_of
 from marginbench.identity import code_hash
 from marginbench.methods.registry import check_params, method_file
-from marginbench.study import ReviewsCorpus
+from marginbench.study import GivenRewardModel, ReviewsCorpus
 
 
 class Training(Paths):
@@ -62,7 +62,9 @@ class Training(Paths):
 
     def sanity_set(self, wildcards: Any) -> str:
         """The sanity set of the reward model from elsewhere: the study's own, or the packaged one."""
-        settings = self.study(wildcards).hub_reward_model
+        return self._sanity_set(self.study(wildcards).hub_reward_model)
+
+    def _sanity_set(self, settings: GivenRewardModel | None) -> str:
         if settings and settings.sanity:
             return settings.sanity
         path = self.scripts.parents[1] / "resources" / "reward_sanity.jsonl"
