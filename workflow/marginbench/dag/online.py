@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from marginbench.dag.evaluation import Evaluation
+from marginbench.dag.evaluation import PAIRWISE, Evaluation
 from marginbench.dag.training import Training
 from marginbench.identity import code_hash
 from marginbench.methods.registry import check_params, method_file
@@ -21,7 +21,7 @@ class Online(Training, Evaluation):
         study = self.studies[wildcards.study]
         own = study.arms[wildcards.method].labeller
         found = dict.fromkeys(arm.labeller for arm in study.arms.values())
-        return [name for name in found if name != own and name not in study.judges]
+        return [name for name in found if name != own and name not in self.loop_judges(wildcards)]
 
     def other_labellers_weights(self, wildcards: Any) -> list[str]:
         """What they score with, in their order; nothing for a judge that is elsewhere."""
@@ -39,9 +39,13 @@ class Online(Training, Evaluation):
             return [self._sanity_set(named[labeller])]
         return self._judge_weights(wildcards, labeller)
 
+    def loop_judges(self, wildcards: Any) -> list[str]:
+        """The study's judges that can compare two answers; between rounds nothing else is asked of a judge."""
+        return [judge for judge in self.study(wildcards).judges if self.judges[judge].verdict in PAIRWISE]
+
     def judges_weights(self, wildcards: Any) -> list[str]:
         """What the study's judges serve, in their order; nothing for a judge that is elsewhere."""
-        judges = self.studies[wildcards.study].judges
+        judges = self.loop_judges(wildcards)
         return [path for judge in judges for path in self._judge_weights(wildcards, judge)]
 
     def arm_params(self, wildcards: Any) -> dict[str, Any]:
@@ -63,7 +67,7 @@ class Online(Training, Evaluation):
             "others": others,
             "labelling_judges": {name: judges[name] for name in (arm.labeller, *others) if name in judges},
             "reward_models": {name: models[name] for name in (arm.labeller, *others) if name in models},
-            "judges": [judges[judge] for judge in study.judges],
+            "judges": [judges[judge] for judge in self.loop_judges(wildcards)],
             "online": study.arm_online(wildcards.method).model_dump(mode="json"),
             "training": study.arm_training(wildcards.method).model_dump(mode="json"),
             "capability": study.capability.model_dump(mode="json"),
@@ -81,7 +85,7 @@ class Online(Training, Evaluation):
         return {
             "arms": list(study.arms),
             "confidence": study.confidence,
-            "judges": study.judges,
+            "judges": self.loop_judges(wildcards),
             "tasks": list(study.capability.tasks),
             "equivalence": study.equivalence.model_dump(mode="json"),
         }
