@@ -59,5 +59,5 @@ def test_sizes_of_a_run_come_out_of_the_study(plan: Plan, name: str) -> None:
         completions = strategy.completions(online.query)
         assert completions == {"apl": 1536, "random": 32}[settings.strategy]
         evaluations = sum(due(done, online.evaluate_every, sizes.rounds) for done in range(sizes.rounds + 1))
-        assert evaluations * study.benchmarks["in_domain"].prompts == 5500
+        assert evaluations * study.benchmarks.in_domain.prompts == 5500
         assert (online.decoding.temperature, online.decoding.top_k, online.decoding.max_new_tokens) == (0.9, 50, 64)
