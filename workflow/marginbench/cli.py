@@ -84,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.set_defaults(run=_select)
 
-    judge = commands.add_parser("judge", help="serve a local judge over the OpenAI protocol")
-    judge.add_argument("action", choices=["serve"])
+    judge = commands.add_parser("judge", help="serve a local judge, or calibrate one on published models")
+    judge.add_argument("action", choices=["serve", "calibrate"])
     judge.add_argument("options", nargs=argparse.REMAINDER, help="see `marginbench judge serve --help`")
     judge.set_defaults(run=_judge)
 
@@ -241,6 +241,10 @@ def _select(arguments: argparse.Namespace) -> int:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
+    if arguments.action == "calibrate":
+        from marginbench.reporting.calibrate import main as calibrate
+
+        return calibrate(arguments.options)
     from marginbench.judging.server import main as serve
 
     return serve(arguments.options)
